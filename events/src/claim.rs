@@ -1,0 +1,128 @@
+use prost::Message;
+
+use crate::{ContentAddress, Digest, Terms, proto};
+
+/// How a job is said to have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Termination {
+    /// By itself, with an exit code.
+    Exit,
+    /// By a trap.
+    Trap,
+    /// By using up the fuel that the deal set.
+    OutOfFuel,
+}
+
+impl Termination {
+    /// The word in claims.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Exit => "exit",
+            Self::Trap => "trap",
+            Self::OutOfFuel => "out-of-fuel",
+        }
+    }
+}
+
+/// What somebody says a job gave; complete, so that nothing can be added later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// How it ended.
+    pub termination: Termination,
+    /// Exit code; 0 unless it ended by itself.
+    pub exit_code: i32,
+    /// Fuel used, as claimed.
+    pub instruction_count: u64,
+    /// Standard output.
+    pub stdout: ContentAddress,
+    /// Every file under the job's `outputs`, ascending by path.
+    pub outputs: Vec<ClaimedFile>,
+    /// The proof and its public inputs, where the method is a proof.
+    pub proof: Option<(ContentAddress, ContentAddress)>,
+    digest: Digest,
+}
+
+/// One file of a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimedFile {
+    /// Absolute path inside the job.
+    pub path: String,
+    /// Its bytes.
+    pub artifact: ContentAddress,
+}
+
+impl Claim {
+    /// Reads a claim.
+    ///
+    /// # Errors
+    /// A sentence that names the field that is wrong or missing.
+    pub fn parse(claim: &proto::Claim) -> Result<Self, String> {
+        let termination = match claim.termination.as_str() {
+            "" | "exit" => Termination::Exit,
+            "trap" => Termination::Trap,
+            "out-of-fuel" => Termination::OutOfFuel,
+            other => return Err(format!("claim.termination is exit, trap or out-of-fuel, not {other:?}")),
+        };
+        if termination != Termination::Exit && claim.exit_code != 0 {
+            return Err("claim.exit_code is 0 where the job did not end by itself".into());
+        }
+        if claim.outputs.len() > 1024 {
+            return Err(format!("claim.outputs has at most 1024 files, not {}", claim.outputs.len()));
+        }
+        let artifact =
+            |field: &str, text: &str| text.parse().map_err(|error: crate::IdError| format!("claim.{field}: {error}"));
+        let mut outputs = Vec::new();
+        for file in &claim.outputs {
+            if file.path.len() > 1024 || !file.path.starts_with('/') {
+                return Err(format!("claim.outputs.path is an absolute path, not {:?}", file.path));
+            }
+            outputs
+                .push(ClaimedFile { path: file.path.clone(), artifact: artifact("outputs.artifact", &file.artifact)? });
+        }
+        if !outputs.is_sorted_by(|a, b| a.path < b.path) {
+            return Err("claim.outputs must be ascending by path, without duplicates".into());
+        }
+        let proof = match (claim.proof.as_str(), claim.public_inputs.as_str()) {
+            ("", "") => None,
+            (proof, public) => Some((artifact("proof", proof)?, artifact("public_inputs", public)?)),
+        };
+        Ok(Self {
+            termination,
+            exit_code: claim.exit_code,
+            instruction_count: claim.instruction_count,
+            stdout: artifact("stdout", &claim.stdout)?,
+            outputs,
+            proof,
+            digest: Digest::blake3(&claim.encode_to_vec()),
+        })
+    }
+
+    /// Whether it answers these terms: only files under the job's outputs, a proof exactly where one is asked for.
+    ///
+    /// # Errors
+    /// A sentence that says what does not fit.
+    pub fn fits(&self, terms: &Terms) -> Result<(), String> {
+        let under = |path: &str| {
+            terms.job.outputs.iter().any(|output| {
+                path == output || path.strip_prefix(output.as_str()).is_some_and(|rest| rest.starts_with('/'))
+            })
+        };
+        if let Some(file) = self.outputs.iter().find(|file| !under(&file.path)) {
+            return Err(format!("claim.outputs has {}, which is under none of the job's outputs", file.path));
+        }
+        match (&terms.method, &self.proof) {
+            (crate::Method::Proof { .. }, None) => Err("claim.proof and claim.public_inputs are missing".into()),
+            (crate::Method::Proof { .. }, Some(_)) if self.outputs.len() != 1 => {
+                Err("a proof is bound to one output file".into())
+            }
+            (crate::Method::Proof { .. }, Some(_)) => Ok(()),
+            (_, Some(_)) => Err("claim.proof is given, but the deal asks for none".into()),
+            (_, None) => Ok(()),
+        }
+    }
+
+    /// BLAKE3 of the encoded claim: what the provider's move in the contract carries.
+    pub const fn digest(&self) -> Digest {
+        self.digest
+    }
+}

@@ -1,0 +1,230 @@
+use std::sync::Arc;
+
+use alloy_primitives::Address;
+use prost::Message;
+
+use crate::{DealId, Domain, EventId, EventKind, IdError, Signature, SignatureError, SigningKey, Terms, proto};
+
+/// Bytes of an envelope at most: a message on the bus.
+pub const ENVELOPE_BYTES_MAX: usize = 256 * 1024;
+
+/// Why bytes are no event of this schema.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// More than 256 KiB.
+    #[error("an envelope has at most {ENVELOPE_BYTES_MAX} bytes, not {0}")]
+    Oversized(usize),
+    /// No envelope.
+    #[error("not a tribunal.v1.Envelope: {0}")]
+    Envelope(String),
+    /// No event inside.
+    #[error("the envelope holds no tribunal.v1.Event: {0}")]
+    Event(String),
+    /// Another schema version.
+    #[error("schema_version is 1, not {0}")]
+    SchemaVersion(u32),
+    /// The deal id has no 32 bytes.
+    #[error("{0}")]
+    DealId(#[from] IdError),
+    /// The terms in a proposal do not hash to the deal id.
+    #[error("the deal id of these terms is {expected}, not {found}")]
+    TermsMismatch {
+        /// Hash of the terms.
+        expected: DealId,
+        /// The event's deal id.
+        found: DealId,
+    },
+    /// A field is missing or wrong.
+    #[error("{0}")]
+    Field(String),
+    /// The signature has the wrong shape.
+    #[error("{0}")]
+    Signature(#[from] SignatureError),
+}
+
+impl DecodeError {
+    /// Stable code of the refusal.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Oversized(_) => "oversized",
+            Self::Envelope(_) | Self::Event(_) => "malformed",
+            Self::SchemaVersion(_) => "schema-version",
+            Self::DealId(_) | Self::Field(_) => "malformed-field",
+            Self::TermsMismatch { .. } => "terms-mismatch",
+            Self::Signature(_) => "malformed-signature",
+        }
+    }
+}
+
+/// Signed bytes as they travel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    event: Vec<u8>,
+    signature: Vec<u8>,
+}
+
+impl Envelope {
+    /// Reads an envelope: protobuf, or the JSON mapping where the first byte is `{`.
+    ///
+    /// # Errors
+    /// [`DecodeError`] for anything oversized or malformed.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        if bytes.len() > ENVELOPE_BYTES_MAX {
+            return Err(DecodeError::Oversized(bytes.len()));
+        }
+        // No protobuf Envelope starts with '{': that byte would be field 15 as a group.
+        let message: proto::Envelope = if bytes.first() == Some(&b'{') {
+            let text = std::str::from_utf8(bytes).map_err(|error| DecodeError::Envelope(error.to_string()))?;
+            crate::json::from_str("Envelope", text).map_err(DecodeError::Envelope)?
+        } else {
+            proto::Envelope::decode(bytes).map_err(|error| DecodeError::Envelope(error.to_string()))?
+        };
+        Ok(Self { event: message.event, signature: message.signature })
+    }
+
+    /// Signs an event.
+    pub fn sign(event: &proto::Event, domain: &Domain, key: &SigningKey) -> Result<Self, IdError> {
+        Self::sign_bytes(event.encode_to_vec(), &event.deal_id, domain, key)
+    }
+
+    fn sign_bytes(event: Vec<u8>, deal_id: &[u8], domain: &Domain, key: &SigningKey) -> Result<Self, IdError> {
+        let digest = domain.event_digest(&DealId::from_slice(deal_id)?, &EventId::of_event(&event));
+        Ok(Self { event, signature: key.sign(digest).bytes().to_vec() })
+    }
+
+    /// From its two parts, as a store keeps them.
+    pub const fn from_parts(event: Vec<u8>, signature: Vec<u8>) -> Self {
+        Self { event, signature }
+    }
+
+    /// Protobuf bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        self.message().encode_to_vec()
+    }
+
+    /// The protobuf message.
+    pub fn message(&self) -> proto::Envelope {
+        proto::Envelope { event: self.event.clone(), signature: self.signature.clone() }
+    }
+
+    /// The event bytes as sent.
+    pub fn event(&self) -> &[u8] {
+        &self.event
+    }
+
+    /// The signature bytes as sent.
+    pub fn signature(&self) -> &[u8] {
+        &self.signature
+    }
+
+    /// BLAKE3 of the event bytes.
+    pub fn event_id(&self) -> EventId {
+        EventId::of_event(&self.event)
+    }
+
+    /// The deal this claims to be of, as far as it can be read: for routing and refusals only.
+    pub fn deal_id_hint(&self) -> Option<DealId> {
+        let event = proto::Event::decode(self.event.as_slice()).ok()?;
+        DealId::from_slice(&event.deal_id).ok()
+    }
+
+    /// Reads the event and checks the shape of every field.
+    ///
+    /// # Errors
+    /// [`DecodeError`] names what is wrong.
+    pub fn parse(self) -> Result<ParsedEvent, DecodeError> {
+        let event =
+            proto::Event::decode(self.event.as_slice()).map_err(|error| DecodeError::Event(error.to_string()))?;
+        if event.schema_version != 1 {
+            return Err(DecodeError::SchemaVersion(event.schema_version));
+        }
+        let deal_id = DealId::from_slice(&event.deal_id)?;
+        let kind =
+            event.kind.ok_or_else(|| DecodeError::Field("the event has no kind that this engine knows".into()))?;
+        let kind = EventKind::parse(kind).map_err(DecodeError::Field)?;
+        if let EventKind::Proposed { terms, .. } = &kind
+            && terms.deal_id() != deal_id
+        {
+            return Err(DecodeError::TermsMismatch { expected: terms.deal_id(), found: deal_id });
+        }
+        let signature = Signature::from_slice(&self.signature)?;
+        Ok(ParsedEvent { id: self.event_id(), envelope: self, deal_id, kind, signature })
+    }
+}
+
+/// An event whose shape is right and whose signature nobody has looked at.
+#[derive(Clone, Debug)]
+pub struct ParsedEvent {
+    envelope: Envelope,
+    id: EventId,
+    deal_id: DealId,
+    kind: EventKind,
+    signature: Signature,
+}
+
+impl ParsedEvent {
+    /// BLAKE3 of the event bytes.
+    pub const fn id(&self) -> EventId {
+        self.id
+    }
+
+    /// The deal it is said in.
+    pub const fn deal_id(&self) -> DealId {
+        self.deal_id
+    }
+
+    /// The terms it brings, if it proposes a deal.
+    pub fn terms(&self) -> Option<&Arc<Terms>> {
+        match &self.kind {
+            EventKind::Proposed { terms, .. } => Some(terms),
+            _ => None,
+        }
+    }
+
+    /// Recovers who signed it in this domain.
+    ///
+    /// # Errors
+    /// Where no key could have made the signature.
+    pub fn authenticate(self, domain: &Domain) -> Result<SignedEvent, SignatureError> {
+        let signer = self.signature.recover(domain.event_digest(&self.deal_id, &self.id))?;
+        let Self { envelope, id, deal_id, kind, .. } = self;
+        Ok(SignedEvent { envelope, id, deal_id, kind, signer })
+    }
+}
+
+/// An event with its recovered signer. Whether that signer may say it is for the core to decide.
+#[derive(Clone, Debug)]
+pub struct SignedEvent {
+    envelope: Envelope,
+    id: EventId,
+    deal_id: DealId,
+    kind: EventKind,
+    signer: Address,
+}
+
+impl SignedEvent {
+    /// The bytes as received.
+    pub const fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+
+    /// BLAKE3 of the event bytes.
+    pub const fn id(&self) -> EventId {
+        self.id
+    }
+
+    /// The deal it is said in.
+    pub const fn deal_id(&self) -> DealId {
+        self.deal_id
+    }
+
+    /// What it says.
+    pub const fn kind(&self) -> &EventKind {
+        &self.kind
+    }
+
+    /// Who signed it.
+    pub const fn signer(&self) -> Address {
+        self.signer
+    }
+}

@@ -1,0 +1,49 @@
+//! What happened in a deal and who signed it.
+//!
+//! This crate holds the protobuf schema, the ids, the EIP-712 signatures and the validated forms of terms, claims,
+//! verdicts and events. It does no IO, keeps no clock, and decides nothing: the deal's rules are in `tribunal-core`.
+//!
+//! Start reading at [`Envelope`] (bytes off the wire), then [`Terms`] (what both parties signed), then [`EventKind`].
+//!
+//! **Invariant:** the bytes received are the bytes verified, hashed, stored and handed on; nothing is encoded again.
+//! **Invariant:** a [`SignedEvent`] exists only with a recovered signer, so unverified data cannot reach the core.
+//! **Invariant:** money is an [`Amount`]; every operation on it is checked.
+
+mod amount;
+mod claim;
+mod domain;
+mod envelope;
+mod event;
+mod id;
+pub mod json;
+mod receipt;
+mod signature;
+mod terms;
+mod time;
+mod verdict;
+
+/// Generated protobuf messages; field meanings are in `proto/tribunal/v1/tribunal.proto`.
+pub mod proto {
+    #![allow(missing_docs, clippy::all)]
+    include!(concat!(env!("OUT_DIR"), "/tribunal.v1.rs"));
+
+    /// The schema's `FileDescriptorSet`, encoded.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+}
+
+pub use alloy_primitives::{Address, B256, U256};
+pub use amount::{Amount, Bps};
+pub use claim::{Claim, ClaimedFile, Termination};
+pub use domain::{Domain, Move, MoveAction, PanelStruct, ReportStruct, SilenceStruct, TermsStruct, VerdictStruct};
+pub use envelope::{DecodeError, ENVELOPE_BYTES_MAX, Envelope, ParsedEvent, SignedEvent};
+pub use event::{EventKind, Payout, Role, VerdictVote};
+pub use id::{ChainLink, ContentAddress, DealId, Digest, EventId, IdError};
+pub use proto::{Outcome, Party};
+pub use receipt::{Receipt, ReceiptStatus};
+pub use signature::{SECRET_BYTES, Signature, SignatureError, SigningKey};
+pub use terms::{
+    Comparator, Job, JobInput, Limits, Mediation, Method, Pricing, ProofBinding, Protocol, Replicator, Rule, Terms,
+    TermsError, Timeouts,
+};
+pub use time::Timestamp;
+pub use verdict::{SignedVerdict, VerdictKind};

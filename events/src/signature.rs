@@ -1,0 +1,139 @@
+use std::fmt;
+
+use alloy_primitives::{Address, B256, keccak256};
+use secp256k1::{
+    Message, PublicKey, SecretKey,
+    ecdsa::{RecoverableSignature, RecoveryId},
+};
+use zeroize::Zeroizing;
+
+/// Half the order of secp256k1, big-endian (EIP-2: `s` above it is refused, so that no second signature is valid).
+const HALF_ORDER: [u8; 32] = [
+    0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x5d, 0x57, 0x6e,
+    0x73, 0x57, 0xa4, 0x50, 0x1d, 0xdf, 0xe9, 0x2f, 0x46, 0x68, 0x1b, 0x20, 0xa0,
+];
+
+/// Bytes of a secret key.
+pub const SECRET_BYTES: usize = 32;
+
+/// A recoverable secp256k1 signature: r, s, v; v is 27 or 28, s low.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Signature([u8; 65]);
+
+/// Why a signature was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureError {
+    /// Not 65 bytes. A longer one is probably an ERC-1271 wallet's, which only a chain can check.
+    #[error("a signature has 65 bytes (r, s, v), not {0}; contract wallets (ERC-1271) cannot be checked off chain")]
+    Length(usize),
+    /// v is neither 27 nor 28.
+    #[error("the last byte of a signature is 27 or 28, not {0}")]
+    RecoveryId(u8),
+    /// s is above half the order.
+    #[error("the s of a signature must be the low one (EIP-2)")]
+    HighS,
+    /// No key could have made it.
+    #[error("no key could have made this signature")]
+    Unrecoverable,
+    /// A secret key out of range.
+    #[error("a secret key is 32 bytes between 1 and the order of secp256k1")]
+    SecretKey,
+}
+
+impl Signature {
+    /// Reads 65 bytes.
+    ///
+    /// # Errors
+    /// For a wrong length, recovery id or a high s.
+    pub fn from_slice(bytes: &[u8]) -> Result<Self, SignatureError> {
+        let bytes: [u8; 65] = bytes.try_into().map_err(|_| SignatureError::Length(bytes.len()))?;
+        if !matches!(bytes[64], 27 | 28) {
+            return Err(SignatureError::RecoveryId(bytes[64]));
+        }
+        if bytes[32..64] > HALF_ORDER[..] {
+            return Err(SignatureError::HighS);
+        }
+        Ok(Self(bytes))
+    }
+
+    /// r, s, v.
+    pub const fn bytes(&self) -> &[u8; 65] {
+        &self.0
+    }
+
+    /// The account that signed `digest`.
+    ///
+    /// # Errors
+    /// [`SignatureError::Unrecoverable`] where r or s is out of range.
+    pub fn recover(&self, digest: B256) -> Result<Address, SignatureError> {
+        let id = RecoveryId::from_u8_masked(self.0[64] - 27);
+        let key = RecoverableSignature::from_compact(&self.0[..64], id)
+            .and_then(|signature| signature.recover_ecdsa(Message::from_digest(digest.0)))
+            .map_err(|_| SignatureError::Unrecoverable)?;
+        Ok(address_of(&key))
+    }
+}
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0x{}", hex::encode(self.0))
+    }
+}
+
+fn address_of(key: &PublicKey) -> Address {
+    Address::from_slice(&keccak256(&key.serialize_uncompressed()[1..])[12..])
+}
+
+/// A secp256k1 key that signs digests. Never printed; wiped when dropped.
+#[derive(Clone)]
+pub struct SigningKey {
+    secret: Zeroizing<[u8; SECRET_BYTES]>,
+    address: Address,
+}
+
+impl SigningKey {
+    /// The key with this secret scalar, big-endian.
+    ///
+    /// # Errors
+    /// [`SignatureError::SecretKey`] for zero or a value beyond the order.
+    pub fn new(secret: [u8; SECRET_BYTES]) -> Result<Self, SignatureError> {
+        let secret = Zeroizing::new(secret);
+        let key = SecretKey::from_secret_bytes(*secret).map_err(|_| SignatureError::SecretKey)?;
+        let address = address_of(&PublicKey::from_secret_key(&key));
+        Ok(Self { secret, address })
+    }
+
+    /// The account of this key.
+    pub const fn address(&self) -> Address {
+        self.address
+    }
+
+    /// The secret scalar, for a keystore or a chain signer.
+    pub fn secret(&self) -> &Zeroizing<[u8; SECRET_BYTES]> {
+        &self.secret
+    }
+
+    /// A secret of 32 bytes that only this key can derive, for one context and input; the same every time.
+    pub fn derive_secret(&self, context: &str, input: &[u8]) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key(context);
+        hasher.update(&*self.secret).update(input);
+        *hasher.finalize().as_bytes()
+    }
+
+    /// Signs a digest; the nonce is RFC 6979's, so the same digest gives the same signature.
+    pub fn sign(&self, digest: B256) -> Signature {
+        let key = SecretKey::from_secret_bytes(*self.secret).expect("checked when made");
+        let signature = RecoverableSignature::sign_ecdsa_recoverable(Message::from_digest(digest.0), &key);
+        let (id, compact) = signature.serialize_compact();
+        let mut bytes = [0; 65];
+        bytes[..64].copy_from_slice(&compact);
+        bytes[64] = 27 + id.to_u8();
+        Signature(bytes)
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SigningKey({})", self.address)
+    }
+}
