@@ -601,7 +601,8 @@ fn job(message: &proto::Terms) -> Result<Job, TermsError> {
         return wrong("job", "at most 256 arguments, variables, inputs and outputs each");
     }
     let mut texts = job.args.iter().chain(job.env.iter().flat_map(|var| [&var.name, &var.value]));
-    if texts.any(|text| text.len() > 4096 || text.contains('\0')) {
+    let too_long = texts.any(|text| text.len() > 4096 || text.contains('\0'));
+    if too_long {
         return wrong("job.args", "arguments and variables have at most 4096 bytes and no zero byte");
     }
     if job.runtime.is_empty() || job.runtime.len() > 64 {
