@@ -1,4 +1,5 @@
 use prost::Message;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{ContentAddress, Digest, Terms, proto};
 
@@ -39,7 +40,7 @@ pub struct Claim {
     pub outputs: Vec<ClaimedFile>,
     /// The proof and its public inputs, where the method is a proof.
     pub proof: Option<(ContentAddress, ContentAddress)>,
-    digest: Digest,
+    bytes: Vec<u8>,
 }
 
 /// One file of a result.
@@ -93,7 +94,7 @@ impl Claim {
             stdout: artifact("stdout", &claim.stdout)?,
             outputs,
             proof,
-            digest: Digest::blake3(&claim.encode_to_vec()),
+            bytes: claim.encode_to_vec(),
         })
     }
 
@@ -121,8 +122,23 @@ impl Claim {
         }
     }
 
-    /// BLAKE3 of the encoded claim: what the provider's move in the contract carries.
-    pub const fn digest(&self) -> Digest {
-        self.digest
+    /// BLAKE3 of the claim in the schema's canonical encoding (fields by number, defaults left out): what the
+    /// provider's move in the contract carries.
+    pub fn digest(&self) -> Digest {
+        Digest::blake3(&self.bytes)
+    }
+}
+
+impl Serialize for Claim {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex::encode(&self.bytes))
+    }
+}
+
+impl<'de> Deserialize<'de> for Claim {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = hex::decode(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)?;
+        let message = proto::Claim::decode(bytes.as_slice()).map_err(serde::de::Error::custom)?;
+        Self::parse(&message).map_err(serde::de::Error::custom)
     }
 }

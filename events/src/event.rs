@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use alloy_primitives::{Address, B256};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Amount, Claim, ContentAddress, Digest, Outcome, Party, Signature, SignedVerdict, Terms, VerdictKind, proto,
@@ -142,7 +143,7 @@ impl VerdictVote {
 }
 
 /// One account's share of a settlement.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Payout {
     /// Who.
     pub account: Address,
@@ -155,7 +156,8 @@ pub struct Payout {
 }
 
 /// As what an account is paid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum Role {
     Client,

@@ -5,6 +5,7 @@ use secp256k1::{
     Message, PublicKey, SecretKey,
     ecdsa::{RecoverableSignature, RecoveryId},
 };
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 /// Half the order of secp256k1, big-endian (EIP-2: `s` above it is refused, so that no second signature is valid).
@@ -71,6 +72,20 @@ impl Signature {
             .and_then(|signature| signature.recover_ecdsa(Message::from_digest(digest.0)))
             .map_err(|_| SignatureError::Unrecoverable)?;
         Ok(address_of(&key))
+    }
+}
+
+impl Serialize for Signature {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("0x{}", hex::encode(self.0)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Signature {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = hex::decode(text.trim_start_matches("0x")).map_err(serde::de::Error::custom)?;
+        Self::from_slice(&bytes).map_err(serde::de::Error::custom)
     }
 }
 

@@ -1,6 +1,7 @@
 use alloy_primitives::{Address, B256, keccak256};
 use alloy_sol_types::{SolStruct, SolValue};
 use prost::Message;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
     Amount, Bps, ContentAddress, DealId, Domain, Party, TermsStruct, Timestamp, domain::addresses_hash, proto,
@@ -49,6 +50,7 @@ pub struct Terms {
     money: TermsStruct,
     /// The decoded message, for readers; the checks below have passed.
     message: proto::Terms,
+    bytes: Vec<u8>,
     /// Pays.
     pub client: Address,
     /// Computes.
@@ -265,6 +267,19 @@ pub struct Timeouts {
     pub mediate_s: u64,
 }
 
+impl Serialize for Terms {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex::encode(&self.bytes))
+    }
+}
+
+impl<'de> Deserialize<'de> for Terms {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = hex::decode(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)?;
+        Self::decode(&bytes).map_err(serde::de::Error::custom)
+    }
+}
+
 impl Timeouts {
     /// The last moment of round `round` of a dispute opened at `disputed_at`: rounds follow a fixed schedule, so that
     /// a contract that knows only when the dispute was opened finds the same moment.
@@ -374,6 +389,7 @@ impl Terms {
             inputs_served_by: served_by("availability.inputs", availability.inputs, Party::Client)?,
             outputs_served_by: served_by("availability.outputs", availability.outputs, Party::Provider)?,
             message,
+            bytes: bytes.to_vec(),
         })
     }
 
@@ -395,6 +411,11 @@ impl Terms {
     /// The EIP-712 `Terms` that both parties sign.
     pub const fn money(&self) -> &TermsStruct {
         &self.money
+    }
+
+    /// The bytes as signed.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// The message as decoded.
@@ -600,8 +621,8 @@ fn job(message: &proto::Terms) -> Result<Job, TermsError> {
     if job.args.len() > 256 || job.env.len() > 256 || job.inputs.len() > 256 || job.outputs.len() > 256 {
         return wrong("job", "at most 256 arguments, variables, inputs and outputs each");
     }
-    let mut texts = job.args.iter().chain(job.env.iter().flat_map(|var| [&var.name, &var.value]));
-    let too_long = texts.any(|text| text.len() > 4096 || text.contains('\0'));
+    let long = |text: &String| text.len() > 4096 || text.contains('\0');
+    let too_long = job.args.iter().any(long) || job.env.iter().any(|var| long(&var.name) || long(&var.value));
     if too_long {
         return wrong("job.args", "arguments and variables have at most 4096 bytes and no zero byte");
     }

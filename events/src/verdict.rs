@@ -1,4 +1,4 @@
-use alloy_primitives::{Address, B256, keccak256};
+use alloy_primitives::{Address, B256};
 use serde::{Deserialize, Serialize};
 
 use crate::{Domain, Signature, SignatureError, SigningKey};
@@ -32,8 +32,8 @@ impl VerdictKind {
     }
 }
 
-/// A mediator's EIP-712 vote in a recorded dispute, with the signature checked when it was made or read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A mediator's EIP-712 vote in a recorded dispute. Whoever reads one checks [`SignedVerdict::signer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedVerdict {
     /// Who voted.
     pub mediator: Address,
@@ -82,9 +82,4 @@ impl SignedVerdict {
         hasher.update(self.mediator.as_slice()).update(digest.as_slice()).update(salt);
         *hasher.finalize().as_bytes()
     }
-}
-
-/// `keccak256(seed)`: what `proposed` and `agreed` commit to.
-pub(crate) fn seed_commitment(seed: &[u8; 32]) -> B256 {
-    keccak256(seed)
 }
