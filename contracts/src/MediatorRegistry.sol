@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.30;
+
+import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
+import {ReentrancyGuard} from "@openzeppelin/contracts/utils/ReentrancyGuard.sol";
+import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
+import {IMediatorRegistry} from "./IMediatorRegistry.sol";
+import {ITribunalEscrow} from "./ITribunalEscrow.sol";
+
+/// @title Mediators' bonds in one ERC-20 token
+/// @dev Deployed before its escrow with the escrow's address predicted; the escrow's constructor checks it.
+contract MediatorRegistry is IMediatorRegistry, ReentrancyGuard {
+    using SafeERC20 for IERC20;
+
+    /// @dev A finder's share of an equivocator's bond is one in this many, rounded down.
+    uint256 private constant FINDER_SHARE = 10;
+
+    IERC20 public immutable token;
+    /// @inheritdoc IMediatorRegistry
+    address public immutable escrow;
+    address public immutable treasury;
+    /// @notice Seconds between starting to unbond and being paid.
+    uint64 public immutable unbondDelay;
+
+    mapping(address mediator => Bond) private _bonds;
+    mapping(address mediator => mapping(address operator => bool)) private _operators;
+    mapping(address account => uint256) private _owed;
+
+    constructor(IERC20 token_, address escrow_, address treasury_, uint64 unbondDelay_) {
+        token = token_;
+        escrow = escrow_;
+        treasury = treasury_;
+        unbondDelay = unbondDelay_;
+    }
+
+    /// @inheritdoc IMediatorRegistry
+    function bond(uint256 amount) external nonReentrant {
+        Bond storage stake = _bonds[msg.sender];
+        if (stake.tombstoned) revert Tombstoned(msg.sender);
+        if (amount == 0) revert NothingToMove();
+        uint256 before = token.balanceOf(address(this));
+        token.safeTransferFrom(msg.sender, address(this), amount);
+        uint256 received = token.balanceOf(address(this)) - before;
+        stake.active += received;
+        emit Bonded(msg.sender, received);
+    }
+
+    /// @inheritdoc IMediatorRegistry
+    function startUnbond(uint256 amount) external {
+        Bond storage stake = _bonds[msg.sender];
+        if (amount == 0) revert NothingToMove();
+        if (amount > stake.active) revert BondTooSmall(amount, stake.active);
+        stake.active -= amount;
+        stake.unbonding += amount;
+        stake.unbondAt = uint64(block.timestamp) + unbondDelay;
+        emit UnbondStarted(msg.sender, amount, stake.unbondAt);
+    }
+
+    /// @inheritdoc IMediatorRegistry
+    function finishUnbond() external nonReentrant {
+        Bond storage stake = _bonds[msg.sender];
+        uint256 amount = stake.unbonding;
+        if (amount == 0) revert NothingToMove();
+        if (block.timestamp < stake.unbondAt) revert StillUnbonding(stake.unbondAt, block.timestamp);
+        stake.unbonding = 0;
+        emit Unbonded(msg.sender, amount);
+        token.safeTransfer(msg.sender, amount);
+    }
+
+    /// @inheritdoc IMediatorRegistry
+    function setOperator(address operator, bool allowed) external {
+        _operators[msg.sender][operator] = allowed;
+        emit OperatorSet(msg.sender, operator, allowed);
+    }
+
+    /// @inheritdoc IMediatorRegistry
+    function setAppointmentSlashMax(uint256 amount) external {
+        _bonds[msg.sender].appointmentSlashMax = amount;
+        emit AppointmentSlashMaxSet(msg.sender, amount);
+    }
+
+    /// @inheritdoc IMediatorRegistry
+    function slash(address mediator, uint256 amount) external returns (uint256 slashed) {
+        if (msg.sender != escrow) revert NotEscrow(msg.sender);
+        slashed = _take(mediator, amount);
+        _owed[treasury] += slashed;
+    }
+
+    /// @inheritdoc IMediatorRegistry
+    function slashEquivocation(
+        bytes32 termsHash,
+        ITribunalEscrow.Vote calldata a,
+        ITribunalEscrow.Vote calldata b,
+        uint32 round
+    ) external {
+        address mediator = a.mediator;
+        bool same = a.verdict == b.verdict && a.instructionCount == b.instructionCount && a.digest == b.digest;
+        if (b.mediator != mediator || same) revert NoEquivocation();
+        Bond storage stake = _bonds[mediator];
+        if (stake.tombstoned) revert Tombstoned(mediator);
+        _checkVote(termsHash, round, a);
+        _checkVote(termsHash, round, b);
+        stake.tombstoned = true;
+        uint256 slashed = _take(mediator, type(uint256).max);
+        uint256 reward = slashed / FINDER_SHARE;
+        _owed[msg.sender] += reward;
+        _owed[treasury] += slashed - reward;
+        emit EquivocationProven(termsHash, mediator, msg.sender, round, slashed);
+    }
+
+    /// @inheritdoc IMediatorRegistry
+    function collect() external nonReentrant {
+        uint256 amount = _owed[msg.sender];
+        if (amount == 0) revert NothingToMove();
+        _owed[msg.sender] = 0;
+        emit Collected(msg.sender, amount);
+        token.safeTransfer(msg.sender, amount);
+    }
+
+    /// @inheritdoc IMediatorRegistry
+    function bondOf(address mediator) external view returns (Bond memory) {
+        return _bonds[mediator];
+    }
+
+    /// @inheritdoc IMediatorRegistry
+    function isTombstoned(address mediator) external view returns (bool) {
+        return _bonds[mediator].tombstoned;
+    }
+
+    /// @inheritdoc IMediatorRegistry
+    function isOperator(address mediator, address operator) external view returns (bool) {
+        return _operators[mediator][operator];
+    }
+
+    /// @inheritdoc IMediatorRegistry
+    function owedTo(address account) external view returns (uint256) {
+        return _owed[account];
+    }
+
+    /// @dev Takes from what is bonded first, then from what is on its way out.
+    function _take(address mediator, uint256 amount) private returns (uint256 taken) {
+        Bond storage stake = _bonds[mediator];
+        uint256 active = stake.active;
+        uint256 unbonding = stake.unbonding;
+        taken = amount < active + unbonding ? amount : active + unbonding;
+        uint256 fromActive = taken < active ? taken : active;
+        stake.active = active - fromActive;
+        stake.unbonding = unbonding - (taken - fromActive);
+        emit Slashed(mediator, taken);
+    }
+
+    function _checkVote(bytes32 termsHash, uint32 round, ITribunalEscrow.Vote calldata vote) private view {
+        bytes32 digest = ITribunalEscrow(escrow).hashVerdict(
+            termsHash, round, vote.verdict, vote.instructionCount, vote.digest
+        );
+        if (!SignatureChecker.isValidSignatureNow(vote.mediator, digest, vote.signature)) {
+            revert BadSignature(vote.mediator);
+        }
+    }
+}
