@@ -9,6 +9,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(["tribunal/v1/tribunal.proto"], ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    prost_build::Config::new().btree_map(["."]).compile_fds(descriptors)?;
+    prost_build::Config::new()
+        .btree_map(["."])
+        .enum_attribute("tribunal.v1.Party", "#[derive(serde::Serialize, serde::Deserialize)]")
+        .enum_attribute("tribunal.v1.Outcome", "#[derive(serde::Serialize, serde::Deserialize)]")
+        .compile_fds(descriptors)?;
     Ok(())
 }

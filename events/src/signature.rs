@@ -42,6 +42,9 @@ pub enum SignatureError {
 }
 
 impl Signature {
+    /// All zero: nobody's.
+    pub const ZERO: Self = Self([0; 65]);
+
     /// Reads 65 bytes.
     ///
     /// # Errors
