@@ -67,7 +67,7 @@ impl Amount {
 impl Bps {
     /// Hundredths of a percent; nothing above 10000.
     pub fn new(bps: u32) -> Option<Self> {
-        (bps <= 10_000).then(|| Self(bps as u16))
+        u16::try_from(bps).ok().filter(|bps| *bps <= 10_000).map(Self)
     }
 
     /// 0 to 10000.

@@ -82,13 +82,14 @@ impl Envelope {
         Ok(Self { event: message.event, signature: message.signature })
     }
 
-    /// Signs an event.
+    /// Signs an event, whose sender becomes the key's account.
+    ///
+    /// # Errors
+    /// Where the event's deal id has no 32 bytes.
     pub fn sign(event: &proto::Event, domain: &Domain, key: &SigningKey) -> Result<Self, IdError> {
-        Self::sign_bytes(event.encode_to_vec(), &event.deal_id, domain, key)
-    }
-
-    fn sign_bytes(event: Vec<u8>, deal_id: &[u8], domain: &Domain, key: &SigningKey) -> Result<Self, IdError> {
-        let digest = domain.event_digest(&DealId::from_slice(deal_id)?, &EventId::of_event(&event));
+        let deal_id = DealId::from_slice(&event.deal_id)?;
+        let event = proto::Event { sender: key.address().to_vec(), ..event.clone() }.encode_to_vec();
+        let digest = domain.event_digest(&deal_id, &EventId::of_event(&event));
         Ok(Self { event, signature: key.sign(digest).bytes().to_vec() })
     }
 
@@ -148,7 +149,7 @@ impl Envelope {
             return Err(DecodeError::TermsMismatch { expected: terms.deal_id(), found: deal_id });
         }
         let signature = Signature::from_slice(&self.signature)?;
-        Ok(ParsedEvent { id: self.event_id(), envelope: self, deal_id, kind, signature })
+        Ok(ParsedEvent { id: self.event_id(), envelope: self, deal_id, sender, kind, signature })
     }
 }
 
@@ -158,6 +159,7 @@ pub struct ParsedEvent {
     envelope: Envelope,
     id: EventId,
     deal_id: DealId,
+    sender: Address,
     kind: EventKind,
     signature: Signature,
 }
@@ -181,12 +183,20 @@ impl ParsedEvent {
         }
     }
 
+    /// What it says, before anybody knows who says it: for routing only.
+    pub const fn kind_name(&self) -> &'static str {
+        self.kind.name()
+    }
+
     /// Recovers who signed it in this domain.
     ///
     /// # Errors
-    /// Where no key could have made the signature.
+    /// Where that is not the sender it names, or no key could have made the signature.
     pub fn authenticate(self, domain: &Domain) -> Result<SignedEvent, SignatureError> {
         let signer = self.signature.recover(domain.event_digest(&self.deal_id, &self.id))?;
+        if signer != self.sender {
+            return Err(SignatureError::Sender { expected: self.sender, found: signer });
+        }
         let Self { envelope, id, deal_id, kind, .. } = self;
         Ok(SignedEvent { envelope, id, deal_id, kind, signer })
     }

@@ -36,6 +36,14 @@ pub enum SignatureError {
     /// No key could have made it.
     #[error("no key could have made this signature")]
     Unrecoverable,
+    /// Somebody else signed than the event names as its sender.
+    #[error("the event names {expected} as its sender, but the signature is {found}'s, or of another deal's domain")]
+    Sender {
+        /// The event's sender.
+        expected: Address,
+        /// The recovered account.
+        found: Address,
+    },
     /// A secret key out of range.
     #[error("a secret key is 32 bytes between 1 and the order of secp256k1")]
     SecretKey,
