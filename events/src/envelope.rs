@@ -140,6 +140,10 @@ impl Envelope {
             return Err(DecodeError::SchemaVersion(event.schema_version));
         }
         let deal_id = DealId::from_slice(&event.deal_id)?;
+        if event.sender.len() != 20 {
+            return Err(DecodeError::Field(format!("sender has 20 bytes, not {}", event.sender.len())));
+        }
+        let sender = Address::from_slice(&event.sender);
         let kind =
             event.kind.ok_or_else(|| DecodeError::Field("the event has no kind that this engine knows".into()))?;
         let kind = EventKind::parse(kind).map_err(DecodeError::Field)?;
