@@ -135,7 +135,7 @@ interface ITribunalEscrow {
     /// @notice The deadline has not passed yet.
     error TooEarly(uint256 deadline, uint256 timestamp);
     error BadSignature(address signer);
-    error InsufficientBalance(address token, address account, uint256 needed, uint256 available);
+    error DepositTooSmall(address token, address account, uint256 needed, uint256 available);
     error WrongSeed(uint8 party);
     error SeedsMissing();
     error SeedsRevealed();

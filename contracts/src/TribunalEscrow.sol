@@ -329,7 +329,7 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
 
     function _debit(address token, address account, uint256 amount) private {
         uint256 available = _balances[token][account];
-        if (amount > available) revert InsufficientBalance(token, account, amount, available);
+        if (amount > available) revert DepositTooSmall(token, account, amount, available);
         _balances[token][account] = available - amount;
     }
 

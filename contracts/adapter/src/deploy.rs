@@ -1,0 +1,42 @@
+//! The order and arguments in which the contracts are deployed, the same on every chain.
+
+use alloy_primitives::Bytes;
+use alloy_sol_types::SolConstructor;
+use tribunal_events::Address;
+
+use crate::bindings::{escrow::TribunalEscrow, registry::MediatorRegistry, token::TestToken};
+
+/// Where the contracts are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Addresses {
+    /// The token of bonds; on test chains also that of deals.
+    pub token: Address,
+    /// `MediatorRegistry`.
+    pub registry: Address,
+    /// `TribunalEscrow`.
+    pub escrow: Address,
+}
+
+impl Addresses {
+    /// Where an account's transactions with nonces `nonce` (token), `nonce + 1` (registry) and `nonce + 2` (escrow) put
+    /// them.
+    pub fn predict(deployer: Address, nonce: u64) -> Self {
+        Self { token: deployer.create(nonce), registry: deployer.create(nonce + 1), escrow: deployer.create(nonce + 2) }
+    }
+
+    /// The three creations in order. The registry learns the escrow's address ahead, the escrow checks it.
+    pub(crate) fn creations(&self, treasury: Address, unbond_delay_s: u64) -> [Bytes; 3] {
+        let registry = MediatorRegistry::constructorCall {
+            token_: self.token,
+            escrow_: self.escrow,
+            treasury_: treasury,
+            unbondDelay_: unbond_delay_s,
+        };
+        let escrow = TribunalEscrow::constructorCall { registry_: self.registry };
+        [
+            TestToken::BYTECODE.clone(),
+            [&MediatorRegistry::BYTECODE[..], &registry.abi_encode()].concat().into(),
+            [&TribunalEscrow::BYTECODE[..], &escrow.abi_encode()].concat().into(),
+        ]
+    }
+}

@@ -1,0 +1,343 @@
+use std::{sync::Arc, time::Duration};
+
+use alloy::{
+    network::{EthereumWallet, TransactionBuilder},
+    providers::{DynProvider, Provider, ProviderBuilder},
+    rpc::types::{BlockId, Filter, TransactionReceipt, TransactionRequest},
+    signers::local::PrivateKeySigner,
+    transports::{RpcError, TransportError, TransportErrorKind, http::reqwest},
+};
+use alloy_primitives::{Bytes, TxHash};
+use alloy_sol_types::SolCall;
+use tokio::sync::Mutex;
+use tribunal_events::{Address, Amount, B256};
+
+use crate::{
+    Addresses, BondView, BoxFuture, CaseView, Chain, ChainFault, Mined, Step,
+    bindings::{escrow::TribunalEscrow, registry::MediatorRegistry, token::TestToken},
+    perform::{self, Node, Receipt, refusal},
+};
+
+/// How long a transaction may take to be mined before the chain counts as unreachable.
+const RECEIPT_TIMEOUT: Duration = Duration::from_secs(120);
+/// How often a node is asked whether a transaction was mined.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// A chain behind a node's JSON-RPC over HTTP, with one account that pays for transactions.
+pub struct JsonRpcChain {
+    provider: DynProvider,
+    /// Held from taking a nonce until the node has the transaction: two at once would take the same one.
+    lane: Arc<Mutex<()>>,
+    account: Address,
+    chain_id: u64,
+    addresses: Addresses,
+    first_block: u64,
+    host: String,
+}
+
+impl JsonRpcChain {
+    /// Deploys token, registry and escrow, and connects to them. `key`: 32 bytes, big-endian, of an account that pays.
+    ///
+    /// # Errors
+    /// Where the node does not answer or refuses a transaction.
+    pub async fn deploy(
+        rpc_url: &str,
+        key: &[u8; 32],
+        treasury: Address,
+        unbond_delay_s: u64,
+    ) -> Result<Self, ChainFault> {
+        let placeholder = Addresses { token: Address::ZERO, registry: Address::ZERO, escrow: Address::ZERO };
+        let mut chain = Self::dial(rpc_url, key, placeholder).await?;
+        let nonce = chain.next_nonce("deploy").await?;
+        chain.addresses = Addresses::predict(chain.account, nonce);
+        for creation in chain.addresses.creations(treasury, unbond_delay_s) {
+            let receipt = chain.transact("deploy", TransactionRequest::default().with_deploy_code(creation)).await?;
+            if chain.first_block == 0 {
+                chain.first_block = receipt.mined.block;
+            }
+        }
+        chain.check_deployment().await?;
+        Ok(chain)
+    }
+
+    /// Connects to contracts that are there. `key`: 32 bytes, big-endian, of the account that pays.
+    ///
+    /// # Errors
+    /// [`ChainFault::Unreachable`] where the node does not answer, [`ChainFault::Unexpected`] where the addresses hold
+    /// something else.
+    pub async fn connect(rpc_url: &str, key: &[u8; 32], addresses: Addresses) -> Result<Self, ChainFault> {
+        let chain = Self::dial(rpc_url, key, addresses).await?;
+        chain.check_deployment().await?;
+        Ok(chain)
+    }
+
+    /// Looks for events only from this block on; nodes often refuse to search all.
+    #[must_use]
+    pub fn with_first_block(mut self, first_block: u64) -> Self {
+        self.first_block = first_block;
+        self
+    }
+
+    /// The block of the first deployment, or what [`JsonRpcChain::with_first_block`] said.
+    pub const fn first_block(&self) -> u64 {
+        self.first_block
+    }
+
+    /// Where the contracts are.
+    pub const fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// The account that pays, and finds equivocators.
+    pub const fn account(&self) -> Address {
+        self.account
+    }
+
+    /// Approves and deposits `amount` of an ERC-20 token, or native currency for the zero address, as the own account.
+    ///
+    /// # Errors
+    /// Where the account has less.
+    pub async fn deposit(&self, token: Address, amount: Amount) -> Result<Mined, ChainFault> {
+        let amount = amount.base_units();
+        let escrow = self.addresses.escrow;
+        let receipt = if token.is_zero() {
+            let call = TribunalEscrow::depositNativeCall {}.abi_encode();
+            let request = TransactionRequest::default().with_to(escrow).with_input(call).with_value(amount);
+            self.transact("deposit", request).await?
+        } else {
+            let approve = TestToken::approveCall { spender: escrow, value: amount };
+            self.send("approve", token, approve.abi_encode().into()).await?;
+            self.send("deposit", escrow, TribunalEscrow::depositCall { token, amount }.abi_encode().into()).await?
+        };
+        Ok(receipt.mined)
+    }
+
+    /// Pays out of the escrow to the own account.
+    ///
+    /// # Errors
+    /// Where there is less.
+    pub async fn withdraw(&self, token: Address, amount: Amount) -> Result<Mined, ChainFault> {
+        let call = TribunalEscrow::withdrawCall { token, amount: amount.base_units() };
+        self.send("withdraw", self.addresses.escrow, call.abi_encode().into()).await.map(|receipt| receipt.mined)
+    }
+
+    /// Development chains only: makes new test tokens and puts them into the escrow as any `account`.
+    ///
+    /// # Errors
+    /// Where the node impersonates nobody.
+    pub async fn mint_and_deposit(&self, account: Address, amount: Amount) -> Result<(), ChainFault> {
+        let Addresses { token, escrow, .. } = self.addresses;
+        let amount = amount.base_units();
+        self.send_as(account, token, TestToken::mintCall { account, amount }).await?;
+        self.send_as(account, token, TestToken::approveCall { spender: escrow, value: amount }).await?;
+        self.send_as(account, escrow, TribunalEscrow::depositCall { token, amount }).await
+    }
+
+    /// Development chains only: bonds new test tokens as any `account`, like `InProcessChain::bond_mediator`.
+    ///
+    /// # Errors
+    /// Where the node impersonates nobody.
+    pub async fn bond_mediator(&self, account: Address, amount: Amount, operator: Address) -> Result<(), ChainFault> {
+        let Addresses { token, registry, .. } = self.addresses;
+        let amount = amount.base_units();
+        self.send_as(account, token, TestToken::mintCall { account, amount }).await?;
+        self.send_as(account, token, TestToken::approveCall { spender: registry, value: amount }).await?;
+        self.send_as(account, registry, MediatorRegistry::bondCall { amount }).await?;
+        self.send_as(account, registry, MediatorRegistry::setOperatorCall { operator, allowed: true }).await?;
+        self.send_as(account, registry, MediatorRegistry::setAppointmentSlashMaxCall { amount }).await
+    }
+
+    async fn send_as<C: SolCall>(&self, account: Address, to: Address, call: C) -> Result<(), ChainFault> {
+        let client = self.provider.client();
+        let asked = |error| fault(C::SIGNATURE, error);
+        let _: serde_json::Value =
+            client.request("anvil_impersonateAccount", (account,)).await.map_err(asked)?;
+        // One ether for gas.
+        let _: serde_json::Value =
+            client.request("anvil_setBalance", (account, "0xde0b6b3a7640000")).await.map_err(asked)?;
+        let request = TransactionRequest::default().with_from(account).with_to(to).with_input(call.abi_encode());
+        let hash: TxHash = client.request("eth_sendTransaction", (request,)).await.map_err(asked)?;
+        self.receipt(C::SIGNATURE, hash).await.map(|_| ())
+    }
+
+    async fn dial(rpc_url: &str, key: &[u8; 32], addresses: Addresses) -> Result<Self, ChainFault> {
+        let unexpected = |problem: String| ChainFault::Unexpected { what: "connect", problem };
+        let signer = PrivateKeySigner::from_slice(key).map_err(|_| unexpected("the key is out of range".into()))?;
+        let account = signer.address();
+        let url: reqwest::Url =
+            rpc_url.parse().map_err(|error| unexpected(format!("{rpc_url:?} is no URL: {error}")))?;
+        // Host and port only: the path or user of a node's URL is often a secret.
+        let host = match (url.host_str(), url.port_or_known_default()) {
+            (Some(host), Some(port)) => format!("{host}:{port}"),
+            _ => return Err(unexpected("the URL names no host".into())),
+        };
+        let provider = ProviderBuilder::new().wallet(EthereumWallet::from(signer)).connect_http(url);
+        provider.client().set_poll_interval(POLL_INTERVAL);
+        let provider = provider.erased();
+        let chain_id = provider.get_chain_id().await.map_err(|error| fault("chain id", error))?;
+        Ok(Self { provider, lane: Arc::default(), account, chain_id, addresses, first_block: 0, host })
+    }
+
+    /// The escrow names the registry and the registry the escrow, else the address book is wrong.
+    async fn check_deployment(&self) -> Result<(), ChainFault> {
+        let Addresses { registry, escrow, .. } = self.addresses;
+        let named = perform::view(self, escrow, "connect", TribunalEscrow::registryCall {}).await?;
+        let back = perform::view(self, registry, "connect", MediatorRegistry::escrowCall {}).await?;
+        if (named, back) == (registry, escrow) {
+            return Ok(());
+        }
+        let problem = format!("escrow {escrow} names registry {named}, registry {registry} names escrow {back}");
+        Err(ChainFault::Unexpected { what: "connect", problem })
+    }
+
+    async fn next_nonce(&self, what: &'static str) -> Result<u64, ChainFault> {
+        self.provider.get_transaction_count(self.account).pending().await.map_err(|error| fault(what, error))
+    }
+
+    async fn transact(&self, what: &'static str, request: TransactionRequest) -> Result<Receipt, ChainFault> {
+        let request = request.with_from(self.account);
+        let sent = {
+            let _lane = self.lane.lock().await;
+            // The estimate runs the call: what the contract refuses is known, with its reason, before it costs gas.
+            let estimate = self.provider.estimate_gas(request.clone()).block(BlockId::pending());
+            let gas = estimate.await.map_err(|error| fault(what, error))?;
+            let request = request.with_nonce(self.next_nonce(what).await?).with_gas_limit(gas + gas / 4);
+            *self.provider.send_transaction(request).await.map_err(|error| fault(what, error))?.tx_hash()
+        };
+        tracing::debug!(step = what, transaction = %sent, "transaction sent");
+        self.receipt(what, sent).await
+    }
+
+    async fn receipt(&self, what: &'static str, hash: TxHash) -> Result<Receipt, ChainFault> {
+        let polling = async {
+            loop {
+                let found = self.provider.get_transaction_receipt(hash).await;
+                match found.map_err(|error| fault(what, error))? {
+                    Some(receipt) => return self.read(what, receipt).await,
+                    None => tokio::time::sleep(POLL_INTERVAL).await,
+                }
+            }
+        };
+        let late = |elapsed| ChainFault::Unreachable {
+            what: format!("{what}: transaction {hash} was not mined in {} s", RECEIPT_TIMEOUT.as_secs()),
+            source: Box::new(elapsed),
+        };
+        tokio::time::timeout(RECEIPT_TIMEOUT, polling).await.map_err(late)?
+    }
+
+    async fn read(&self, what: &'static str, receipt: TransactionReceipt) -> Result<Receipt, ChainFault> {
+        let hash = receipt.transaction_hash;
+        if !receipt.status() {
+            // Another transaction came between the estimate and this one.
+            let reason = format!("transaction {hash} failed when mined");
+            return Err(ChainFault::Reverted { step: what, reason, too_early: false });
+        }
+        let missing = |problem: &str| ChainFault::Unexpected { what, problem: format!("{problem} of {hash}") };
+        let number = receipt.block_number.ok_or_else(|| missing("no block in the receipt"))?;
+        let block = self.provider.get_block_by_number(number.into()).await.map_err(|error| fault(what, error))?;
+        let block_time_s = block.ok_or_else(|| missing("the node lacks the block"))?.header.timestamp;
+        let mined =
+            Mined { transaction: hash, block: number, block_time_s, gas_used: receipt.gas_used, settlement: None };
+        Ok(Receipt { mined, logs: receipt.logs().iter().map(|log| log.inner.clone()).collect() })
+    }
+}
+
+/// Whether the contract refused or the node failed.
+fn fault(what: &'static str, error: TransportError) -> ChainFault {
+    if let RpcError::ErrorResp(answer) = &error {
+        if let Some(data) = answer.as_revert_data() {
+            return refusal(what, &data);
+        }
+        // Code 3 is "execution reverted" of every node; one without data has no reason to decode.
+        if answer.code == 3 || answer.message.contains("revert") {
+            let reason = answer.message.to_string();
+            return ChainFault::Reverted { step: what, reason, too_early: false };
+        }
+    }
+    let source: Box<dyn std::error::Error + Send + Sync> = match error {
+        // An HTTP client's error prints the URL, whose path may be a secret.
+        RpcError::Transport(TransportErrorKind::Custom(error)) => match error.downcast::<reqwest::Error>() {
+            Ok(error) => Box::new(error.without_url()),
+            Err(error) => error,
+        },
+        other => Box::new(other),
+    };
+    ChainFault::Unreachable { what: what.into(), source }
+}
+
+
+
+impl Node for JsonRpcChain {
+    fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    fn chain_id(&self) -> u64 {
+        self.chain_id
+    }
+
+    fn call<'a>(&'a self, what: &'static str, to: Address, data: Bytes) -> BoxFuture<'a, Result<Bytes, ChainFault>> {
+        Box::pin(async move {
+            let request = TransactionRequest::default().with_to(to).with_input(data);
+            self.provider.call(request).await.map_err(|error| fault(what, error))
+        })
+    }
+
+    fn send<'a>(&'a self, what: &'static str, to: Address, data: Bytes) -> BoxFuture<'a, Result<Receipt, ChainFault>> {
+        Box::pin(self.transact(what, TransactionRequest::default().with_to(to).with_input(data)))
+    }
+
+    fn find<'a>(
+        &'a self,
+        contract: Address,
+        signature: B256,
+        topic: B256,
+    ) -> BoxFuture<'a, Result<Vec<Receipt>, ChainFault>> {
+        Box::pin(async move {
+            let filter = Filter::new().address(contract).event_signature(signature).topic1(topic);
+            let filter = filter.from_block(self.first_block);
+            let logs = self.provider.get_logs(&filter).await.map_err(|error| fault("events", error))?;
+            let mut hashes: Vec<TxHash> = logs.iter().filter_map(|log| log.transaction_hash).collect();
+            hashes.dedup();
+            let mut receipts = Vec::with_capacity(hashes.len());
+            for hash in hashes {
+                receipts.push(self.receipt("events", hash).await?);
+            }
+            Ok(receipts)
+        })
+    }
+}
+
+impl Chain for JsonRpcChain {
+    fn chain_id(&self) -> u64 {
+        self.chain_id
+    }
+
+    fn escrow(&self) -> Address {
+        self.addresses.escrow
+    }
+
+    fn describe(&self) -> String {
+        format!("JSON-RPC at {}", self.host)
+    }
+
+    fn perform<'a>(&'a self, step: &'a Step) -> BoxFuture<'a, Result<Mined, ChainFault>> {
+        Box::pin(perform::perform(self, step))
+    }
+
+    fn case(&self, terms_hash: B256) -> BoxFuture<'_, Result<CaseView, ChainFault>> {
+        Box::pin(perform::case(self, terms_hash))
+    }
+
+    fn balance(&self, token: Address, account: Address) -> BoxFuture<'_, Result<Amount, ChainFault>> {
+        Box::pin(perform::balance(self, token, account))
+    }
+
+    fn bond(&self, mediator: Address) -> BoxFuture<'_, Result<BondView, ChainFault>> {
+        Box::pin(perform::bond(self, mediator))
+    }
+
+    fn advance_time(&self, _now_s: u64) -> BoxFuture<'_, Result<(), ChainFault>> {
+        Box::pin(async { Ok(()) })
+    }
+}

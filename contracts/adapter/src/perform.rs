@@ -1,0 +1,236 @@
+//! What both chains share: whether a step was taken already, and reading what the contracts keep.
+
+use alloy_primitives::{Bytes, Log};
+use alloy_sol_types::{SolCall, SolEvent};
+use tribunal_events::{Address, Amount, B256, Outcome, Party};
+
+use crate::{
+    Addresses, BondView, BoxFuture, CaseState, CaseView, ChainFault, Mined, SettlementView, Step,
+    bindings::{escrow::TribunalEscrow, registry::MediatorRegistry},
+};
+
+/// A transaction that was mined, and its logs.
+#[derive(Clone, Debug)]
+pub(crate) struct Receipt {
+    pub mined: Mined,
+    pub logs: Vec<Log>,
+}
+
+/// What a chain must be able to do for the rest of this file.
+pub(crate) trait Node: Send + Sync {
+    fn addresses(&self) -> Addresses;
+
+    fn chain_id(&self) -> u64;
+
+    /// Runs a call without a transaction.
+    fn call<'a>(&'a self, what: &'static str, to: Address, data: Bytes) -> BoxFuture<'a, Result<Bytes, ChainFault>>;
+
+    /// Sends a transaction and waits until it is mined.
+    fn send<'a>(&'a self, what: &'static str, to: Address, data: Bytes) -> BoxFuture<'a, Result<Receipt, ChainFault>>;
+
+    /// Transactions with an event of `contract` that has this signature and first indexed topic, oldest first.
+    fn find<'a>(
+        &'a self,
+        contract: Address,
+        signature: B256,
+        topic: B256,
+    ) -> BoxFuture<'a, Result<Vec<Receipt>, ChainFault>>;
+}
+
+/// Takes a step or finds what came of it.
+pub(crate) async fn perform(node: &dyn Node, step: &Step) -> Result<Mined, ChainFault> {
+    let addresses = node.addresses();
+    if let Some(terms) = step.terms() {
+        let domain = terms.domain();
+        if (domain.chain_id(), domain.contract()) != (node.chain_id(), addresses.escrow) {
+            return Err(ChainFault::OtherContract {
+                expected: domain.contract(),
+                expected_chain: domain.chain_id(),
+                actual: addresses.escrow,
+                actual_chain: node.chain_id(),
+            });
+        }
+    }
+    if let Some(earlier) = earlier(node, step).await? {
+        tracing::debug!(step = step.name(), terms_hash = %step.terms_hash(), "step was taken before");
+        return Ok(earlier);
+    }
+    let to = if matches!(step, Step::SlashEquivocation { .. }) { addresses.registry } else { addresses.escrow };
+    match node.send(step.name(), to, step.calldata()).await {
+        Ok(receipt) => Ok(with_settlement(addresses.escrow, &receipt)),
+        // Somebody else may have been first between the look and the transaction.
+        Err(refused @ ChainFault::Reverted { .. }) => match earlier(node, step).await {
+            Ok(Some(earlier)) => Ok(earlier),
+            _ => Err(refused),
+        },
+        Err(fault) => Err(fault),
+    }
+}
+
+/// What came of a step that needs not be taken any more.
+async fn earlier(node: &dyn Node, step: &Step) -> Result<Option<Mined>, ChainFault> {
+    let Addresses { registry, escrow, .. } = node.addresses();
+    let terms_hash = step.terms_hash();
+    match step {
+        Step::SlashEquivocation { a, .. } => {
+            if !bond(node, a.mediator).await?.tombstoned {
+                return Ok(None);
+            }
+            let proven = node.find(registry, MediatorRegistry::EquivocationProven::SIGNATURE_HASH, terms_hash).await?;
+            let this = proven.iter().find(|receipt| {
+                decoded::<MediatorRegistry::EquivocationProven>(registry, receipt)
+                    .any(|event| event.mediator == a.mediator && event.round == a.round)
+            });
+            return Ok(this.map(|receipt| receipt.mined));
+        }
+        Step::SlashSilent { round, silent, .. } => {
+            for mediator in silent {
+                let call = TribunalEscrow::isSilencePunishedCall {
+                    termsHash: terms_hash,
+                    round: *round,
+                    mediator: *mediator,
+                };
+                if !view(node, escrow, "silence", call).await? {
+                    return Ok(None);
+                }
+            }
+            let slashed = node.find(escrow, TribunalEscrow::SilenceSlashed::SIGNATURE_HASH, terms_hash).await?;
+            let last = slashed.iter().rfind(|receipt| {
+                decoded::<TribunalEscrow::SilenceSlashed>(escrow, receipt)
+                    .any(|event| event.round == *round && silent.contains(&event.mediator))
+            });
+            return Ok(last.map(|receipt| receipt.mined));
+        }
+        _ => {}
+    }
+    let case = case(node, terms_hash).await?;
+    let first = async |signature: B256| {
+        let found = node.find(escrow, signature, terms_hash).await?;
+        Ok::<_, ChainFault>(found.first().map(|receipt| with_settlement(escrow, receipt)))
+    };
+    let taken = match step {
+        Step::Open { .. } if case.state >= CaseState::Open => {
+            first(TribunalEscrow::CaseOpened::SIGNATURE_HASH).await?
+        }
+        // Another claim than the one on chain is another step, which the contract refuses.
+        Step::Submit { count, claim_digest, .. }
+            if case.submitted_at_s > 0 && (case.instruction_count, case.claim_digest) == (*count, *claim_digest) =>
+        {
+            first(TribunalEscrow::ResultSubmitted::SIGNATURE_HASH).await?
+        }
+        Step::Dispute { .. } if case.disputed_at_s > 0 => first(TribunalEscrow::CaseDisputed::SIGNATURE_HASH).await?,
+        Step::Reveal { party, .. } if revealed(&case, *party) => {
+            let found = node.find(escrow, TribunalEscrow::SeedRevealed::SIGNATURE_HASH, terms_hash).await?;
+            let this = found.iter().find(|receipt| {
+                decoded::<TribunalEscrow::SeedRevealed>(escrow, receipt).any(|it| i32::from(it.party) == *party as i32)
+            });
+            this.map(|receipt| receipt.mined)
+        }
+        _ if case.state == CaseState::Settled && !matches!(step, Step::Open { .. } | Step::Submit { .. }) => {
+            first(TribunalEscrow::CaseSettled::SIGNATURE_HASH).await?
+        }
+        Step::Submit { .. } if case.state == CaseState::Settled && case.submitted_at_s == 0 => {
+            first(TribunalEscrow::CaseSettled::SIGNATURE_HASH).await?
+        }
+        _ => None,
+    };
+    Ok(taken)
+}
+
+fn revealed(case: &CaseView, party: Party) -> bool {
+    if party == Party::Client { case.client_revealed } else { case.provider_revealed }
+}
+
+/// Events of one kind that a contract emitted in a transaction.
+fn decoded<E: SolEvent>(contract: Address, receipt: &Receipt) -> impl Iterator<Item = E> {
+    let from = receipt.logs.iter().filter(move |log| log.address == contract);
+    from.filter_map(|log| E::decode_log(log).ok()).map(|log| log.data)
+}
+
+fn with_settlement(escrow: Address, receipt: &Receipt) -> Mined {
+    let settled = decoded::<TribunalEscrow::CaseSettled>(escrow, receipt).next();
+    let settlement = settled.and_then(|it| {
+        Some(SettlementView {
+            outcome: outcome(it.outcome)?,
+            client: Amount::new(it.clientPaid),
+            provider: Amount::new(it.providerPaid),
+            mediators: Amount::new(it.mediatorsPaid),
+            treasury: Amount::new(it.treasuryPaid),
+        })
+    });
+    Mined { settlement, ..receipt.mined }
+}
+
+fn outcome(number: u8) -> Option<Outcome> {
+    Outcome::try_from(i32::from(number)).ok().filter(|outcome| *outcome != Outcome::Unspecified)
+}
+
+/// Calls a function that changes nothing.
+pub(crate) async fn view<C: SolCall>(
+    node: &dyn Node,
+    to: Address,
+    what: &'static str,
+    call: C,
+) -> Result<C::Return, ChainFault> {
+    let answer = node.call(what, to, call.abi_encode().into()).await?;
+    C::abi_decode_returns(&answer)
+        .map_err(|error| ChainFault::Unexpected { what, problem: format!("{to} is no contract of ours: {error}") })
+}
+
+/// Reads a case.
+pub(crate) async fn case(node: &dyn Node, terms_hash: B256) -> Result<CaseView, ChainFault> {
+    let call = TribunalEscrow::caseOfCall { termsHash: terms_hash };
+    let it = view(node, node.addresses().escrow, "case", call).await?;
+    let state = match it.state {
+        0 => CaseState::None,
+        1 => CaseState::Open,
+        2 => CaseState::Submitted,
+        3 => CaseState::Disputed,
+        4 => CaseState::Settled,
+        other => return Err(ChainFault::Unexpected { what: "case", problem: format!("no state has number {other}") }),
+    };
+    Ok(CaseView {
+        state,
+        outcome: outcome(it.outcome),
+        opened_at_s: it.openedAt.to(),
+        submitted_at_s: it.submittedAt.to(),
+        disputed_at_s: it.disputedAt.to(),
+        instruction_count: it.instructionCount,
+        claim_digest: it.claimDigest,
+        client_revealed: it.clientRevealed,
+        provider_revealed: it.providerRevealed,
+    })
+}
+
+/// Reads a balance in the escrow.
+pub(crate) async fn balance(node: &dyn Node, token: Address, account: Address) -> Result<Amount, ChainFault> {
+    let call = TribunalEscrow::balanceOfCall { token, account };
+    view(node, node.addresses().escrow, "balance", call).await.map(Amount::new)
+}
+
+/// Reads a bond.
+pub(crate) async fn bond(node: &dyn Node, mediator: Address) -> Result<BondView, ChainFault> {
+    let it = view(node, node.addresses().registry, "bond", MediatorRegistry::bondOfCall { mediator }).await?;
+    Ok(BondView {
+        active: Amount::new(it.active),
+        unbonding: Amount::new(it.unbonding),
+        unbond_at_s: it.unbondAt,
+        appointment_slash_max: Amount::new(it.appointmentSlashMax),
+        tombstoned: it.tombstoned,
+    })
+}
+
+/// What a refused call or transaction means.
+pub(crate) fn refusal(step: &'static str, data: &[u8]) -> ChainFault {
+    use crate::bindings::{Revert, revert};
+    match revert(data) {
+        Revert::TooEarly(reason) => ChainFault::Reverted { step, reason, too_early: true },
+        Revert::Other(reason) => ChainFault::Reverted { step, reason, too_early: false },
+        Revert::Insufficient(it) => ChainFault::Insufficient {
+            token: it.token,
+            account: it.account,
+            needed: Amount::new(it.needed),
+            available: Amount::new(it.available),
+        },
+    }
+}
