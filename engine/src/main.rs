@@ -1,1 +1,7 @@
-fn main() {}
+//! The binary `tribunal`; everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tribunal_engine::commands::run(std::env::args_os())
+}

@@ -63,7 +63,7 @@ pub enum MoveAction {
 }
 
 /// The EIP-712 domain `{name: "Tribunal", version: "1", chainId, verifyingContract}` that a deal's signatures live in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Domain {
     chain_id: u64,
     contract: Address,

@@ -192,6 +192,11 @@ impl ParsedEvent {
         self.kind.name()
     }
 
+    /// What it says, where somebody has checked the signature before.
+    pub fn into_kind(self) -> EventKind {
+        self.kind
+    }
+
     /// Recovers who signed it in this domain.
     ///
     /// # Errors

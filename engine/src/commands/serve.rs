@@ -1,0 +1,190 @@
+//! `tribunal serve`.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
+
+use tribunal_contracts::{Addresses, Chain, JsonRpcChain};
+use tribunal_events::{Domain, SigningKey};
+use tribunal_verifiers::{ArtifactSource, OperatorLimits, Service};
+
+use crate::{
+    bus::{Bus, InProcessBus, InProcessLimits, NatsBus, NatsConfig},
+    config::{self, Config},
+    engine::{Engine, Parts, now},
+    failure::Failure,
+    http::HttpState,
+    keystore,
+    partition::Settings,
+    play_money::PlayMoney,
+    store::Store,
+};
+
+/// Runs the engine.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "With no configuration: in-process bus, ./tribunal-data, contracts on an in-process EVM with play money, 127.0.0.1:8080.\n\nExample:\n  tribunal serve\n  tribunal serve --config tribunal.toml --print-config")]
+pub struct Args {
+    /// The configuration; default: tribunal.toml if it is there.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Show the settings with their sources and stop.
+    #[arg(long)]
+    print_config: bool,
+    /// `nats://…`; overrides bus.url.
+    #[arg(long)]
+    bus_url: Option<String>,
+    /// Overrides store.path.
+    #[arg(long)]
+    store: Option<String>,
+    /// Overrides http.listen.
+    #[arg(long)]
+    listen: Option<String>,
+}
+
+/// Runs the command until it is asked to stop.
+///
+/// # Errors
+/// 78 for settings, 69 for a world that is not there.
+pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
+    let flags = [("bus.url", args.bus_url), ("store.path", args.store), ("http.listen", args.listen)];
+    let (config, figment) = config::load(args.config.as_ref(), &flags)?;
+    if args.print_config {
+        print_config(&config, &figment);
+        return Ok(ExitCode::SUCCESS);
+    }
+    crate::commands::logs("info");
+    let store = Store::open(&config.store.path, config.store.fsync.into()).map_err(Failure::unavailable)?;
+    let operator = operator(&config)?;
+    let mediators = match &config.mediator.keystore {
+        Some(path) => vec![keystore::load(path, config.mediator.password_file.as_deref())?],
+        None => Vec::new(),
+    };
+    let nats = match &config.bus.url {
+        Some(url) => {
+            let settings = NatsConfig {
+                credentials: config.bus.credentials.clone(),
+                stream: config.bus.stream.clone(),
+                ..NatsConfig::new(url.clone())
+            };
+            Some(NatsBus::connect(settings).await.map_err(Failure::unavailable)?)
+        }
+        None => None,
+    };
+    let bus: Arc<dyn Bus> = match &nats {
+        Some(nats) => Arc::new(nats.clone()),
+        None => Arc::new(InProcessBus::new(now, InProcessLimits::default())),
+    };
+    let chain = chain(&config, &store).await?;
+    let artifacts = crate::artifacts::folders(&config.verifiers.artifacts)?;
+    let limits = &config.verifiers;
+    let limits = OperatorLimits {
+        fuel_max: limits.fuel_max,
+        memory_bytes_max: limits.memory_bytes_max,
+        output_bytes_max: limits.output_bytes_max,
+        wall_ms_max: limits.wall_ms_max,
+    };
+    let verifier = Arc::new(Service::new(limits, vec![Arc::clone(&artifacts)]));
+    tracing::info!(
+        operator = %operator.address(), bus = bus.describe(), chain = chain.describe(),
+        escrow = %chain.escrow(), store = %config.store.path.display(), "engine starts"
+    );
+    for mediator in &mediators {
+        tracing::info!(mediator = %mediator.address(), "judges cases that name or draw this key");
+    }
+    let domains = vec![Domain::new(chain.chain_id(), chain.escrow())];
+    let engine = Engine::start(Parts {
+        store,
+        bus,
+        chain: Some(chain),
+        verifier: Arc::clone(&verifier),
+        artifacts: Arc::clone(&artifacts),
+        settings: Settings { operator: operator.clone(), domains, recorded_time: false },
+        mediators,
+        workers: config.verifiers.workers,
+    })
+    .await
+    .map_err(Failure::unavailable)?;
+    let state = http_state(&engine, &verifier, &artifacts, &operator, config.http.token.clone());
+    let cancel = tokio_util::sync::CancellationToken::new();
+    let service = nats.map(|nats| {
+        tokio::spawn(crate::service::serve(nats.client().clone(), state.clone(), cancel.clone()))
+    });
+    let listener = tokio::net::TcpListener::bind(config.http.listen)
+        .await
+        .map_err(|error| Failure::unavailable(format!("cannot listen on {}: {error}", config.http.listen)))?;
+    tracing::info!(address = %listener.local_addr().map_err(Failure::unavailable)?, "page and API are served");
+    let outcome = {
+        let serving = axum::serve(listener, crate::http::router(state)).with_graceful_shutdown(crate::commands::stopped());
+        tokio::select! {
+            served = async { serving.await } => served.map_err(Failure::unavailable),
+            reason = engine.failed() => Err(Failure::unavailable(format!("the engine stopped: {reason}"))),
+        }
+    };
+    cancel.cancel();
+    if let Some(service) = service {
+        let _ = service.await;
+    }
+    engine.shutdown().await;
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// What HTTP and the NATS service answer from.
+pub fn http_state(
+    engine: &Engine,
+    verifier: &Arc<Service>,
+    artifacts: &Arc<dyn ArtifactSource>,
+    operator: &SigningKey,
+    token: Option<String>,
+) -> HttpState {
+    HttpState::new(engine, Arc::clone(verifier), Arc::clone(artifacts), operator.clone(), token)
+}
+
+/// The operator's key: as configured, else a development key beside the store, made the first time.
+fn operator(config: &Config) -> Result<SigningKey, Failure> {
+    if let Some(path) = &config.operator.keystore {
+        return keystore::load(path, config.operator.password_file.as_deref());
+    }
+    let path = config.store.path.join("operator-dev-key.json");
+    if !path.exists() {
+        keystore::create(&path, None, true)?;
+        tracing::warn!(path = %path.display(), "made a plain development key; set operator.keystore for real deals");
+    }
+    keystore::load(&path, None)
+}
+
+async fn chain(config: &Config, store: &Store) -> Result<Arc<dyn Chain>, Failure> {
+    let Some(url) = &config.chain.rpc_url else {
+        let chain = PlayMoney::restore(store).await.map_err(Failure::unavailable)?;
+        return Ok(chain);
+    };
+    let contracts = &config.chain.contracts;
+    let (Some(escrow), Some(registry), Some(token)) = (contracts.escrow, contracts.registry, contracts.token) else {
+        return Err(Failure::config("chain.contracts needs escrow, registry and token beside chain.rpc_url"));
+    };
+    let Some(path) = &config.chain.keystore else {
+        return Err(Failure::config("chain.keystore names the account that pays for transactions; it is missing"));
+    };
+    let key = keystore::load(path, config.chain.password_file.as_deref())?;
+    let addresses = Addresses { token, registry, escrow };
+    let chain = JsonRpcChain::connect(url, key.secret(), addresses).await.map_err(Failure::unavailable)?;
+    if let Some(expected) = config.chain.chain_id
+        && expected != chain.chain_id()
+    {
+        return Err(Failure::config(format!("chain.chain_id is {expected}, the node says {}", chain.chain_id())));
+    }
+    Ok(Arc::new(chain))
+}
+
+fn print_config(config: &Config, figment: &figment::Figment) {
+    let json = serde_json::to_value(config).expect("settings have a JSON form");
+    for (section, keys) in json.as_object().into_iter().flatten() {
+        for (key, value) in keys.as_object().into_iter().flatten() {
+            let source = figment
+                .find_metadata(&format!("{section}.{key}"))
+                .map_or_else(|| "default".to_owned(), |metadata| {
+                    metadata.source.as_ref().map_or_else(|| metadata.name.to_string(), ToString::to_string)
+                });
+            let secret = key.contains("token") && section == "http" && !value.is_null();
+            let shown = if secret { "\"…\"".to_owned() } else { value.to_string() };
+            println!("{section}.{key} = {shown}  # {source}");
+        }
+    }
+}

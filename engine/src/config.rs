@@ -1,0 +1,203 @@
+//! Settings of `tribunal serve`: flags beat environment (`TRIBUNAL_SECTION__KEY`) beat file beat defaults.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use figment::{
+    Figment,
+    providers::{Env, Format as _, Serialized, Toml},
+};
+use serde::{Deserialize, Serialize};
+use tribunal_events::Address;
+
+use crate::failure::Failure;
+
+/// All settings.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `[bus]`
+    pub bus: BusConfig,
+    /// `[store]`
+    pub store: StoreConfig,
+    /// `[chain]`
+    pub chain: ChainConfig,
+    /// `[verifiers]`
+    pub verifiers: VerifiersConfig,
+    /// `[mediator]`
+    pub mediator: MediatorConfig,
+    /// `[operator]`
+    pub operator: OperatorConfig,
+    /// `[http]`
+    pub http: HttpConfig,
+}
+
+/// Where events come from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BusConfig {
+    /// `nats://…` or `tls://…`; absent: in process.
+    pub url: Option<String>,
+    /// NATS credentials file.
+    pub credentials: Option<PathBuf>,
+    /// Stream of events.
+    pub stream: String,
+}
+
+/// Where they are kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// Folder of the store.
+    pub path: PathBuf,
+    /// `always`, `group` or `never`.
+    pub fsync: FsyncConfig,
+}
+
+/// When a write counts as durable.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum FsyncConfig {
+    Always,
+    Group,
+    Never,
+}
+
+/// Where money is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ChainConfig {
+    /// JSON-RPC of a node; absent: in-process EVM.
+    pub rpc_url: Option<String>,
+    /// Its chain id; checked.
+    pub chain_id: Option<u64>,
+    /// Where the contracts are.
+    pub contracts: Contracts,
+    /// The account that pays for transactions.
+    pub keystore: Option<PathBuf>,
+    /// Its password.
+    pub password_file: Option<PathBuf>,
+}
+
+/// Addresses of the contracts.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Contracts {
+    pub escrow: Option<Address>,
+    pub registry: Option<Address>,
+    pub token: Option<Address>,
+}
+
+/// How claims are checked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VerifiersConfig {
+    /// Verifications side by side.
+    pub workers: usize,
+    /// This operator's limits; a deal that needs more is inconclusive here.
+    pub fuel_max: u64,
+    /// See `fuel_max`.
+    pub memory_bytes_max: u64,
+    /// See `fuel_max`.
+    pub output_bytes_max: u64,
+    /// See `fuel_max`.
+    pub wall_ms_max: u64,
+    /// Folders with modules and data.
+    pub artifacts: Vec<PathBuf>,
+}
+
+/// The key that judges.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MediatorConfig {
+    /// Its keystore; absent: this engine judges nothing.
+    pub keystore: Option<PathBuf>,
+    /// Its password.
+    pub password_file: Option<PathBuf>,
+}
+
+/// The key that signs receipts and the engine's events.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OperatorConfig {
+    /// Its keystore; absent: a development key beside the store, made when needed.
+    pub keystore: Option<PathBuf>,
+    /// Its password.
+    pub password_file: Option<PathBuf>,
+}
+
+/// Where it listens.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// Bearer token that writing needs; absent: none.
+    pub token: Option<String>,
+}
+
+impl Default for BusConfig {
+    fn default() -> Self {
+        Self { url: None, credentials: None, stream: crate::bus::DEALS.into() }
+    }
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { path: "tribunal-data".into(), fsync: FsyncConfig::Always }
+    }
+}
+
+impl Default for VerifiersConfig {
+    fn default() -> Self {
+        let limits = tribunal_verifiers::OperatorLimits::default();
+        Self {
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            fuel_max: limits.fuel_max,
+            memory_bytes_max: limits.memory_bytes_max,
+            output_bytes_max: limits.output_bytes_max,
+            wall_ms_max: limits.wall_ms_max,
+            artifacts: Vec::new(),
+        }
+    }
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), token: None }
+    }
+}
+
+impl From<FsyncConfig> for crate::store::Fsync {
+    fn from(config: FsyncConfig) -> Self {
+        match config {
+            FsyncConfig::Always => Self::Always,
+            FsyncConfig::Group => Self::Group,
+            FsyncConfig::Never => Self::Never,
+        }
+    }
+}
+
+/// Reads the settings: `file` must exist where it is named; else `tribunal.toml` is read if it is there.
+///
+/// # Errors
+/// Exit 78 with the key and the place that is wrong.
+pub fn load(file: Option<&PathBuf>, flags: &[(&'static str, Option<String>)]) -> Result<(Config, Figment), Failure> {
+    if let Some(file) = file
+        && !file.is_file()
+    {
+        return Err(Failure::config(format!("there is no configuration file {}", file.display())));
+    }
+    let path = file.cloned().unwrap_or_else(|| "tribunal.toml".into());
+    let mut figment = Figment::from(Serialized::defaults(Config::default()))
+        .merge(Toml::file(path))
+        .merge(Env::prefixed("TRIBUNAL_").split("__"));
+    for (key, value) in flags {
+        if let Some(value) = value {
+            figment = figment.merge(Serialized::default(key, value.clone()));
+        }
+    }
+    let config = figment.extract().map_err(|error| Failure::config(format!("the configuration: {error}")))?;
+    Ok((config, figment))
+}

@@ -1,0 +1,382 @@
+//! The running engine: ingestion, the writer, effects and the clock, wired together.
+//!
+//! One thread writes ([`Partition`]); everything else feeds it through a bounded channel or follows what it recorded.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use prost::Message as _;
+use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tribunal_contracts::Chain;
+use tribunal_events::{ReceiptStatus, SigningKey, Timestamp, proto};
+use tribunal_verifiers::{ArtifactSource, Service};
+
+use crate::{
+    bus::{BatchLimits, Bus, BusFault, Outgoing},
+    effects::{Activity, Performer},
+    mediator::Mediator,
+    partition::{CLOCK_SUBJECT, Job, Partition, PartitionFault, Processed, Settings},
+    store::{OutboxEntry, Store, StoreFault},
+};
+
+/// Batches on their way to the writer at most.
+const BATCHES_IN_FLIGHT: usize = 4;
+/// Receipts on their way to the bus at most, in batches.
+const RECEIPTS_IN_FLIGHT: usize = 64;
+
+/// What an engine is made of.
+pub struct Parts {
+    /// The record.
+    pub store: Store,
+    /// The conveyor.
+    pub bus: Arc<dyn Bus>,
+    /// Where money is, if anywhere.
+    pub chain: Option<Arc<dyn Chain>>,
+    /// Checks claims.
+    pub verifier: Arc<Service>,
+    /// Serves artifacts.
+    pub artifacts: Arc<dyn ArtifactSource>,
+    /// Keys, contracts and time source of the writer.
+    pub settings: Settings,
+    /// Keys that judge here.
+    pub mediators: Vec<SigningKey>,
+    /// Verifications side by side.
+    pub workers: usize,
+}
+
+/// The engine could not start or go on.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum EngineFault {
+    #[error(transparent)]
+    Store(#[from] StoreFault),
+    #[error(transparent)]
+    Bus(#[from] BusFault),
+    #[error(transparent)]
+    Partition(#[from] PartitionFault),
+}
+
+/// A running engine.
+pub struct Engine {
+    store: Store,
+    bus: Arc<dyn Bus>,
+    activity: Arc<Activity>,
+    recorded: broadcast::Sender<u64>,
+    failed: watch::Receiver<Option<String>>,
+    cancel: CancellationToken,
+    tasks: TaskTracker,
+    ready: Arc<AtomicBool>,
+}
+
+impl Engine {
+    /// Starts reading the bus after the cursor in the store.
+    ///
+    /// # Errors
+    /// Where the store or the bus cannot be read.
+    pub async fn start(parts: Parts) -> Result<Self, EngineFault> {
+        let Parts { store, bus, chain, verifier, artifacts, settings, mediators, workers } = parts;
+        let cancel = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let activity = Arc::new(Activity::default());
+        let (failures, failed) = watch::channel(None);
+        let (recorded, _) = broadcast::channel(1024);
+        let (to_writer, from_tasks) = mpsc::channel::<Vec<Job>>(BATCHES_IN_FLIGHT);
+        let (to_performer, from_writer) = mpsc::unbounded_channel::<Vec<OutboxEntry>>();
+        let (to_publisher, receipts) = mpsc::channel::<Processed>(RECEIPTS_IN_FLIGHT);
+        let deadline_changed = Arc::new(Notify::new());
+        let (deadlines, next_deadline) = watch::channel(None);
+
+        let partition = Partition::new(store.clone(), settings.clone(), bus.stream())?;
+        activity.clock_us.store(partition.clock().us(), Ordering::SeqCst);
+        let pending = store.outbox()?;
+        activity.effects.fetch_add(pending.len(), Ordering::SeqCst);
+        let _ = to_performer.send(pending);
+
+        let performer = Performer {
+            store: store.clone(),
+            bus: Arc::clone(&bus),
+            chain,
+            mediators: mediators
+                .into_iter()
+                .map(|key| Mediator::new(key, store.clone(), Arc::clone(&verifier), Arc::clone(&artifacts)))
+                .collect(),
+            jobs: to_writer.clone(),
+            activity: Arc::clone(&activity),
+            recorded_time: settings.recorded_time,
+            workers: Arc::new(Semaphore::new(workers.max(1))),
+            cancel: cancel.clone(),
+        };
+        tasks.spawn(Arc::new(performer).run(from_writer));
+        tasks.spawn(publish(Arc::clone(&bus), receipts, cancel.clone()));
+        let writer = Writer {
+            partition,
+            jobs: from_tasks,
+            activity: Arc::clone(&activity),
+            effects: to_performer,
+            receipts: to_publisher,
+            recorded: recorded.clone(),
+            deadlines,
+            deadline_changed: Arc::clone(&deadline_changed),
+            failures,
+            cancel: cancel.clone(),
+        };
+        tasks.spawn_blocking(move || writer.run());
+        if !settings.recorded_time {
+            tasks.spawn(tick(Arc::clone(&bus), next_deadline, deadline_changed, cancel.clone()));
+        }
+        let cursor = store.cursor(bus.stream())?;
+        if let Some(cursor) = &cursor {
+            activity.sequence.store(cursor.sequence, Ordering::SeqCst);
+        }
+        let mut consumer = bus.consume(cursor).await?;
+        if let crate::bus::ConsumeStart::Restarted { reason, incarnation } = consumer.start() {
+            tracing::warn!(reason, incarnation, "the stream is not the one read before; it is read again");
+            activity.sequence.store(0, Ordering::SeqCst);
+        }
+        let (stop, counts) = (cancel.clone(), Arc::clone(&activity));
+        let ready = Arc::new(AtomicBool::new(true));
+        let is_ready = Arc::clone(&ready);
+        tasks.spawn(async move {
+            loop {
+                let batch = tokio::select! {
+                    () = stop.cancelled() => return,
+                    batch = consumer.next_batch(BatchLimits::default()) => batch,
+                };
+                match batch {
+                    Ok(messages) => {
+                        counts.jobs.fetch_add(messages.len(), Ordering::SeqCst);
+                        if to_writer.send(messages.into_iter().map(Job::Message).collect()).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(fault) => {
+                        tracing::error!(%fault, "reading the bus failed; someone must act");
+                        is_ready.store(false, Ordering::SeqCst);
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                }
+            }
+        });
+        Ok(Self { store, bus, activity, recorded, failed, cancel, tasks, ready })
+    }
+
+    /// The record, for reading.
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The conveyor.
+    pub fn bus(&self) -> &Arc<dyn Bus> {
+        &self.bus
+    }
+
+    /// Log positions as they are recorded; a slow reader misses some and reads them from the store.
+    pub fn recorded(&self) -> broadcast::Receiver<u64> {
+        self.recorded.subscribe()
+    }
+
+    /// A handle to [`Engine::recorded`] that outlives a borrow.
+    pub fn recorded_sender(&self) -> broadcast::Sender<u64> {
+        self.recorded.clone()
+    }
+
+    /// What is under way.
+    pub fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+
+    /// Whether events are read from the bus and written to the store.
+    pub fn is_ready(&self) -> bool {
+        self.failed.borrow().is_none() && self.bus.connected() && self.ready.load(Ordering::SeqCst)
+    }
+
+    /// Resolves when the writer has failed, with the reason.
+    pub async fn failed(&self) -> String {
+        let mut failed = self.failed.clone();
+        loop {
+            if let Some(reason) = failed.borrow_and_update().clone() {
+                return reason;
+            }
+            if failed.changed().await.is_err() {
+                return "the writer is gone".into();
+            }
+        }
+    }
+
+    /// Waits until all that is on the bus is recorded and nothing is left to do but what waits for time or for others.
+    ///
+    /// # Errors
+    /// Where the bus cannot be asked.
+    pub async fn idle(&self) -> Result<(), EngineFault> {
+        let mut calm = 0;
+        loop {
+            let last = self.bus.last().await?;
+            let read = |count: &std::sync::atomic::AtomicUsize| count.load(Ordering::SeqCst);
+            let still = self.activity.sequence.load(Ordering::SeqCst) >= last
+                && read(&self.activity.jobs) == 0
+                && read(&self.activity.effects) == 0;
+            calm = if still { calm + 1 } else { 0 };
+            if calm >= 2 || self.failed.borrow().is_some() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Stops reading, finishes what is being written, and closes.
+    pub async fn shutdown(self) {
+        self.cancel.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+struct Writer {
+    partition: Partition,
+    jobs: mpsc::Receiver<Vec<Job>>,
+    activity: Arc<Activity>,
+    effects: mpsc::UnboundedSender<Vec<OutboxEntry>>,
+    receipts: mpsc::Sender<Processed>,
+    recorded: broadcast::Sender<u64>,
+    deadlines: watch::Sender<Option<Timestamp>>,
+    deadline_changed: Arc<Notify>,
+    failures: watch::Sender<Option<String>>,
+    cancel: CancellationToken,
+}
+
+impl Writer {
+    fn run(mut self) {
+        let handle = tokio::runtime::Handle::current();
+        loop {
+            let cancel = self.cancel.clone();
+            let jobs = &mut self.jobs;
+            let batch = handle.block_on(async {
+                tokio::select! {
+                    () = cancel.cancelled() => None,
+                    batch = jobs.recv() => batch,
+                }
+            });
+            let Some(mut batch) = batch else { return };
+            // What came in meanwhile shares the sync.
+            while batch.len() < 4096
+                && let Ok(more) = self.jobs.try_recv()
+            {
+                batch.extend(more);
+            }
+            let count = batch.len();
+            let sequence = batch.iter().rev().find_map(|job| match job {
+                Job::Message(message) => Some(message.stream_sequence),
+                _ => None,
+            });
+            match self.partition.process(batch) {
+                Ok(processed) => {
+                    self.activity.clock_us.store(self.partition.clock().us(), Ordering::SeqCst);
+                    if !processed.effects.is_empty() {
+                        self.activity.effects.fetch_add(processed.effects.len(), Ordering::SeqCst);
+                        let _ = self.effects.send(processed.effects.clone());
+                    }
+                    if let Some(last) = processed.records.last() {
+                        let _ = self.recorded.send(last.position);
+                    }
+                    self.deadlines.send_replace(self.partition.next_deadline());
+                    self.deadline_changed.notify_one();
+                    if !processed.receipts.is_empty() {
+                        let _ = handle.block_on(self.receipts.send(processed));
+                    }
+                    if let Some(sequence) = sequence {
+                        self.activity.sequence.store(sequence, Ordering::SeqCst);
+                    }
+                    self.activity.jobs.fetch_sub(count, Ordering::SeqCst);
+                }
+                Err(fault) => {
+                    // What reached the disk is known only after opening the store again: stop here.
+                    tracing::error!(%fault, "the writer stops; someone must act");
+                    self.failures.send_replace(Some(fault.to_string()));
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Publishes receipts and refusals after they are durable. One that is lost is asked for again by its sender.
+async fn publish(bus: Arc<dyn Bus>, mut receipts: mpsc::Receiver<Processed>, cancel: CancellationToken) {
+    loop {
+        let processed = tokio::select! {
+            () = cancel.cancelled() => return,
+            processed = receipts.recv() => processed,
+        };
+        let Some(processed) = processed else { return };
+        for receipt in &processed.receipts {
+            let out = receipt_message(receipt);
+            if let Err(fault) = bus.publish(out).await {
+                tracing::warn!(%fault, "a receipt was not published; its sender will ask again");
+            }
+        }
+        for refused in processed.refused {
+            let reason: String = refused.reason.chars().take(500).collect();
+            let out = Outgoing::new(format!("refused.{}", refused.reason_code), refused.bytes)
+                .with_header("Tribunal-Reason", reason)
+                .with_header("Tribunal-Subject", refused.subject);
+            if let Err(fault) = bus.publish(out).await {
+                tracing::warn!(%fault, "a refusal was not published; it is in the store");
+            }
+        }
+    }
+}
+
+/// The message that carries a signed receipt (protobuf).
+fn receipt_message(receipt: &proto::Receipt) -> Outgoing {
+    let hex = |bytes: &[u8]| format!("0x{}", hex::encode(bytes));
+    let subject = format!("receipts.{}.{}", hex(&receipt.deal_id), hex(&receipt.event_id));
+    let status = ReceiptStatus::Refused as i32;
+    let out = Outgoing::new(subject, receipt.encode_to_vec());
+    if receipt.status == status { out.with_header("Tribunal-Reason-Code", receipt.reason_code.clone()) } else { out }
+}
+
+/// Puts a message that only carries time on the bus whenever a deadline has passed, so that time comes in on the bus
+/// like everything else, behind all that was sent before.
+async fn tick(
+    bus: Arc<dyn Bus>,
+    next: watch::Receiver<Option<Timestamp>>,
+    changed: Arc<Notify>,
+    cancel: CancellationToken,
+) {
+    loop {
+        let due = *next.borrow();
+        let now = now();
+        let wait = match due {
+            Some(at) if at < now => Duration::ZERO,
+            Some(at) => Duration::from_micros(at.us() - now.us() + 1_000).min(Duration::from_secs(60)),
+            None => Duration::from_secs(60),
+        };
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = changed.notified() => continue,
+            () = tokio::time::sleep(wait) => {}
+        }
+        if due.is_some_and(|at| at < self::now()) {
+            if let Err(fault) = bus.publish(Outgoing::new(CLOCK_SUBJECT, Vec::new())).await {
+                tracing::warn!(%fault, "time could not be put on the bus");
+            }
+            // The broker's clock may be behind ours; ask again in a while.
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_millis(200)) => {}
+            }
+        }
+    }
+}
+
+/// The time of this machine: for waiting, and for a bus in this process. Never for deciding.
+#[allow(clippy::disallowed_methods, reason = "the one place where the clock is read")]
+pub fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_us(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,464 @@
+//! The single writer: from bus messages and reports of effects to recorded events, effects and receipts.
+//!
+//! [`Partition::process`] takes a batch through decode, authenticate, decide, evolve and react, writes it in one synced
+//! append together with the bus cursor, and only then hands out receipts and effects.
+//!
+//! **Invariant:** nothing is acknowledged, published or performed before the append that records it returned.
+//! **Invariant:** events already recorded change nothing; their first receipt is given again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    thread,
+};
+
+use tribunal_core::{ChainReport, Context, Deal, DealEvent, Input, Rejection, decide, evolve, next_deadline, react};
+use tribunal_events::{
+    Address, DealId, Domain, Envelope, EventId, ParsedEvent, Receipt, ReceiptStatus, SignedEvent, SigningKey,
+    Timestamp, proto,
+};
+
+use crate::{
+    bus::Message,
+    replay::{ReplayFault, load},
+    seal::{countersign, seal},
+    store::{Append, CursorUpdate, NewRecord, OutboxEntry, Record, Refused, Store, StoreFault, StreamAppend},
+};
+
+/// Subject of messages that only carry the bus's time.
+pub const CLOCK_SUBJECT: &str = "deals.clock.tick";
+/// Deals kept folded in memory, at most.
+const DEALS_CACHED_MAX: usize = 50_000;
+/// A snapshot is saved whenever a deal's version passes a multiple of this.
+const SNAPSHOT_EVERY: u64 = 64;
+/// Messages above which signatures are recovered on several threads.
+const PARALLEL_FROM: usize = 16;
+
+/// What stays the same while the engine runs.
+#[derive(Clone)]
+pub struct Settings {
+    /// Signs receipts and the engine's events.
+    pub operator: SigningKey,
+    /// The contracts served.
+    pub domains: Vec<Domain>,
+    /// Whether times come from a recording's headers instead of the bus.
+    pub recorded_time: bool,
+}
+
+/// Work for the writer.
+#[derive(Debug)]
+pub enum Job {
+    /// A message of the bus.
+    Message(Message),
+    /// A step on the chain is known to have worked or failed.
+    Report {
+        /// The deal.
+        deal_id: DealId,
+        /// What became of it.
+        report: ChainReport,
+    },
+    /// An effect without outcome is done.
+    Done {
+        /// Its id.
+        effect_id: [u8; 32],
+    },
+}
+
+/// What became of a batch, once it is durable.
+#[derive(Debug, Default)]
+pub struct Processed {
+    /// Signed receipts and refusals, in order of arrival.
+    pub receipts: Vec<proto::Receipt>,
+    /// What was recorded.
+    pub records: Vec<Record>,
+    /// What was not admitted.
+    pub refused: Vec<Refused>,
+    /// Effects to perform.
+    pub effects: Vec<OutboxEntry>,
+}
+
+/// The writer cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum PartitionFault {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreFault),
+    /// A deal cannot be loaded.
+    #[error(transparent)]
+    Replay(#[from] ReplayFault),
+}
+
+/// The single writer of a store.
+pub struct Partition {
+    store: Store,
+    settings: Settings,
+    stream: String,
+    deals: BTreeMap<DealId, Deal>,
+    deadlines: BTreeSet<(Timestamp, DealId)>,
+    clock: Timestamp,
+}
+
+/// A message on its way through a batch.
+struct Arrival {
+    subject: String,
+    sequence: u64,
+    at: Timestamp,
+    bytes: Vec<u8>,
+    event_id: EventId,
+    deal_id: DealId,
+    step: Step,
+}
+
+enum Step {
+    Tick,
+    Parsed(Box<ParsedEvent>),
+    Signed(Box<SignedEvent>),
+    Refused { code: &'static str, reason: String },
+}
+
+/// What a batch will append.
+#[derive(Default)]
+struct Staged {
+    streams: Vec<StreamAppend>,
+    versions: BTreeMap<DealId, u64>,
+    seen: BTreeMap<EventId, DealId>,
+    outbox: Vec<OutboxEntry>,
+    done: Vec<[u8; 32]>,
+    refused: Vec<Refused>,
+    receipts: Vec<Draft>,
+}
+
+/// A receipt whose position is known after the append.
+struct Draft {
+    event_id: EventId,
+    deal_id: DealId,
+    status: ReceiptStatus,
+    reason: (String, String),
+    domain: Domain,
+}
+
+impl Partition {
+    /// The writer of this store, reading the bus stream of this name.
+    ///
+    /// # Errors
+    /// Where open deals cannot be loaded.
+    pub fn new(store: Store, settings: Settings, stream: &str) -> Result<Self, PartitionFault> {
+        let mut this = Self {
+            stream: stream.to_owned(),
+            settings,
+            deals: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            clock: Timestamp::default(),
+            store,
+        };
+        if let Some(last) = this.store.record(this.store.last_position())? {
+            this.clock = last.recorded_at;
+        }
+        for deal_id in this.store.open_deals()? {
+            if let Some(deal) = load(&this.store, &deal_id)? {
+                this.watch(&deal);
+                this.cache(deal);
+            }
+        }
+        Ok(this)
+    }
+
+    /// The next moment at which time alone changes a deal.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// The latest time known from the bus.
+    pub const fn clock(&self) -> Timestamp {
+        self.clock
+    }
+
+    /// Takes a batch all the way. After an error nothing of it may be assumed, and the store must be opened again.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn process(&mut self, jobs: Vec<Job>) -> Result<Processed, PartitionFault> {
+        let mut cursor = None;
+        let mut reports = Vec::new();
+        let mut arrivals = Vec::new();
+        let mut staged = Staged::default();
+        for job in jobs {
+            match job {
+                Job::Message(message) => {
+                    cursor = Some(message.cursor());
+                    arrivals.push(self.arrive(message));
+                }
+                Job::Report { deal_id, report } => reports.push((deal_id, report)),
+                Job::Done { effect_id } => staged.done.push(effect_id),
+            }
+        }
+        self.authenticate(&mut arrivals)?;
+        for (deal_id, report) in reports {
+            staged.done.push(*report.effect_id.bytes());
+            let deal = self.deal(&deal_id)?;
+            let events = self.decide(deal.as_ref(), &Input::Chain(report)).unwrap_or_default();
+            self.apply(deal, events, &mut staged);
+        }
+        for arrival in arrivals {
+            self.clock = self.clock.max(arrival.at);
+            self.elapse(&mut staged)?;
+            self.admit(arrival, &mut staged)?;
+        }
+        self.append(staged, cursor)
+    }
+
+    /// Decodes a message; anything wrong with it becomes a refusal.
+    fn arrive(&self, message: Message) -> Arrival {
+        let at = if self.settings.recorded_time { message.recorded_at.unwrap_or(self.clock) } else { message.at };
+        let (mut event_id, mut deal_id) = (EventId::default(), DealId::default());
+        let step = if message.subject == CLOCK_SUBJECT {
+            Step::Tick
+        } else {
+            match Envelope::decode(&message.payload) {
+                Ok(envelope) => {
+                    event_id = envelope.event_id();
+                    deal_id = envelope.deal_id_hint().unwrap_or_default();
+                    match envelope.parse() {
+                        Ok(parsed) => Step::Parsed(Box::new(parsed)),
+                        Err(error) => Step::Refused { code: error.code(), reason: error.to_string() },
+                    }
+                }
+                Err(error) => Step::Refused { code: error.code(), reason: error.to_string() },
+            }
+        };
+        let Message { subject, stream_sequence: sequence, payload, .. } = message;
+        Arrival { subject, sequence, at, bytes: payload.to_vec(), event_id, deal_id, step }
+    }
+
+    /// Recovers the signers of a batch, on all cores where it is large.
+    fn authenticate(&mut self, arrivals: &mut [Arrival]) -> Result<(), PartitionFault> {
+        let mut domains = BTreeMap::new();
+        for arrival in arrivals.iter() {
+            let Step::Parsed(parsed) = &arrival.step else { continue };
+            if let Entry::Vacant(entry) = domains.entry(arrival.deal_id) {
+                let known = self.deal(&arrival.deal_id)?.map(|deal| deal.terms().domain());
+                if let Some(domain) = known.or_else(|| parsed.terms().map(|terms| terms.domain())) {
+                    entry.insert(domain);
+                }
+            }
+        }
+        let recover = |arrivals: &mut [Arrival]| {
+            for arrival in arrivals {
+                let Step::Parsed(_) = &arrival.step else { continue };
+                let placeholder = Step::Refused { code: "unknown-deal", reason: String::new() };
+                let Step::Parsed(parsed) = std::mem::replace(&mut arrival.step, placeholder) else { continue };
+                arrival.step = match domains.get(&arrival.deal_id) {
+                    None => {
+                        let rejection = Rejection::UnknownDeal(arrival.deal_id);
+                        Step::Refused { code: rejection.code(), reason: rejection.to_string() }
+                    }
+                    Some(domain) => match parsed.authenticate(domain) {
+                        Ok(signed) => Step::Signed(Box::new(signed)),
+                        Err(error) => Step::Refused { code: "signature", reason: error.to_string() },
+                    },
+                };
+            }
+        };
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        if arrivals.len() < PARALLEL_FROM || threads == 1 {
+            recover(arrivals);
+        } else {
+            let share = arrivals.len().div_ceil(threads);
+            thread::scope(|scope| {
+                for part in arrivals.chunks_mut(share) {
+                    scope.spawn(|| recover(part));
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Lets time act on every deal whose deadline has passed.
+    fn elapse(&mut self, staged: &mut Staged) -> Result<(), PartitionFault> {
+        while let Some((at, deal_id)) = self.deadlines.first().copied() {
+            if at >= self.clock {
+                break;
+            }
+            self.deadlines.remove(&(at, deal_id));
+            let deal = self.deal(&deal_id)?;
+            let events = self.decide(deal.as_ref(), &Input::Tick).unwrap_or_default();
+            self.apply(deal, events, staged);
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, arrival: Arrival, staged: &mut Staged) -> Result<(), PartitionFault> {
+        let Arrival { subject, sequence, at: _, bytes, event_id, deal_id, step } = arrival;
+        let (code, reason) = match step {
+            Step::Tick => return Ok(()),
+            Step::Parsed(_) => unreachable!("authenticated above"),
+            Step::Refused { code, reason } => (code, reason),
+            Step::Signed(event) => {
+                let deal = self.deal(&deal_id)?;
+                let domain = deal.as_ref().map_or_else(Domain::default, |deal| deal.terms().domain());
+                if staged.seen.contains_key(&event_id) || self.store.locate(&event_id)?.is_some() {
+                    let reason = (String::new(), String::new());
+                    staged.receipts.push(Draft { event_id, deal_id, status: ReceiptStatus::Duplicate, reason, domain });
+                    return Ok(());
+                }
+                match self.decide(deal.as_ref(), &Input::Said(&event)) {
+                    Ok(events) => {
+                        self.apply(deal, events, staged);
+                        let domain = self.deals.get(&deal_id).map_or(domain, |deal| deal.terms().domain());
+                        let reason = (String::new(), String::new());
+                        staged.receipts.push(Draft {
+                            event_id,
+                            deal_id,
+                            status: ReceiptStatus::Admitted,
+                            reason,
+                            domain,
+                        });
+                        return Ok(());
+                    }
+                    Err(rejection) => (rejection.code(), rejection.to_string()),
+                }
+            }
+        };
+        let domain = self.deal(&deal_id)?.map_or_else(Domain::default, |deal| deal.terms().domain());
+        tracing::info!(%deal_id, %event_id, code, "event refused");
+        staged.refused.push(Refused {
+            subject,
+            sequence,
+            at: self.clock,
+            reason_code: code.into(),
+            reason: reason.clone(),
+            bytes,
+        });
+        let reason = (code.to_owned(), reason);
+        staged.receipts.push(Draft { event_id, deal_id, status: ReceiptStatus::Refused, reason, domain });
+        Ok(())
+    }
+
+    fn decide(&self, deal: Option<&Deal>, input: &Input<'_>) -> Result<Vec<DealEvent>, Rejection> {
+        let operator = self.settings.operator.address();
+        decide(deal, input, &Context { now: self.clock, operator, domains: &self.settings.domains })
+    }
+
+    /// Folds decided events into the deal and stages them with their effects.
+    fn apply(&mut self, deal: Option<Deal>, events: Vec<DealEvent>, staged: &mut Staged) {
+        if events.is_empty() {
+            if let Some(deal) = deal {
+                self.watch(&deal);
+            }
+            return;
+        }
+        if let Some(deal) = &deal {
+            self.unwatch(deal);
+        }
+        let mut deal = deal;
+        let before = deal.as_ref().map_or(0, Deal::version);
+        let mut records = Vec::new();
+        for event in events {
+            let (kind, signer, event_id, envelope) = match event {
+                DealEvent::Said(signed) => {
+                    (signed.kind().clone(), signed.signer(), signed.id(), signed.envelope().clone())
+                }
+                DealEvent::Recorded(kind) => {
+                    let known = deal.as_ref().expect("the engine speaks only in deals that are proposed");
+                    let kind = countersign(kind, known.terms(), &self.settings.operator);
+                    let envelope = seal(&kind, known, &self.settings.operator);
+                    (kind, self.settings.operator.address(), envelope.event_id(), envelope)
+                }
+            };
+            let next = evolve(deal, &kind, signer, event_id, self.clock);
+            for effect in react(&next, &kind, signer) {
+                let payload = crate::outbox::encode(next.version(), effect.kind);
+                staged.outbox.push(OutboxEntry { id: *effect.id.bytes(), deal_id: next.id(), payload });
+            }
+            staged.seen.insert(event_id, next.id());
+            records.push(NewRecord { envelope, signer, recorded_at: self.clock });
+            tracing::info!(deal_id = %next.id(), version = next.version(), kind = kind.name(), "event recorded");
+            deal = Some(next);
+        }
+        let deal = deal.expect("at least one event");
+        let snapshot = (before / SNAPSHOT_EVERY != deal.version() / SNAPSHOT_EVERY)
+            .then(|| serde_json::to_vec(&deal).expect("a deal has a JSON form"));
+        staged.streams.push(StreamAppend {
+            deal_id: deal.id(),
+            expected_version: before,
+            records,
+            open: !deal.is_settled(),
+            snapshot,
+        });
+        staged.versions.insert(deal.id(), deal.version());
+        self.watch(&deal);
+        self.cache(deal);
+    }
+
+    fn append(&mut self, staged: Staged, cursor: Option<crate::store::Cursor>) -> Result<Processed, PartitionFault> {
+        let Staged { streams, outbox, done, refused, receipts, .. } = staged;
+        let cursor = cursor.map(|cursor| CursorUpdate { stream: self.stream.clone(), cursor });
+        let effects = outbox.clone();
+        let append =
+            Append { streams, cursor, outbox_add: outbox, outbox_done: done, refused: refused.clone() };
+        let records = self.store.append(append)?;
+        let places: BTreeMap<_, _> =
+            records.iter().map(|record| (record.event_id, (record.version, record.position))).collect();
+        let mut signed = Vec::with_capacity(receipts.len());
+        for draft in receipts {
+            let place = match draft.status {
+                ReceiptStatus::Refused => (0, 0),
+                _ => match places.get(&draft.event_id) {
+                    Some(place) => *place,
+                    None => self.store.locate(&draft.event_id)?.map_or((0, 0), |it| (it.version, it.position)),
+                },
+            };
+            let receipt = Receipt {
+                event_id: draft.event_id,
+                deal_id: draft.deal_id,
+                stream_version: place.0,
+                log_position: place.1,
+                status: draft.status,
+                reason_code: draft.reason.0,
+                reason: draft.reason.1,
+                domain: draft.domain,
+            };
+            signed.push(receipt.sign(&self.settings.operator));
+        }
+        self.trim();
+        Ok(Processed { receipts: signed, records, refused, effects })
+    }
+
+    fn deal(&mut self, deal_id: &DealId) -> Result<Option<Deal>, PartitionFault> {
+        if let Some(deal) = self.deals.get(deal_id) {
+            return Ok(Some(deal.clone()));
+        }
+        let loaded = load(&self.store, deal_id)?;
+        if let Some(deal) = &loaded {
+            self.cache(deal.clone());
+        }
+        Ok(loaded)
+    }
+
+    fn cache(&mut self, deal: Deal) {
+        self.deals.insert(deal.id(), deal);
+    }
+
+    /// Forgets deals that are over; open ones stay, for their deadlines.
+    fn trim(&mut self) {
+        if self.deals.len() > DEALS_CACHED_MAX {
+            self.deals.retain(|_, deal| !deal.is_settled());
+        }
+    }
+
+    fn watch(&mut self, deal: &Deal) {
+        if let Some(deadline) = next_deadline(deal) {
+            self.deadlines.insert((deadline.at, deal.id()));
+        }
+    }
+
+    fn unwatch(&mut self, deal: &Deal) {
+        if let Some(deadline) = next_deadline(deal) {
+            self.deadlines.remove(&(deadline.at, deal.id()));
+        }
+    }
+
+    /// The account this engine signs as.
+    pub fn operator(&self) -> Address {
+        self.settings.operator.address()
+    }
+}

@@ -1,0 +1,145 @@
+//! The chain of an engine without one: the real contracts on an in-process EVM, with play money.
+//!
+//! Whoever is to lock money is given it first, so that an engine with no configuration at all runs whole deals. Its
+//! state is made again at every start from the steps that the record says were taken, which give the same hashes.
+
+use std::sync::Arc;
+
+use futures::{FutureExt as _, future::BoxFuture};
+use tribunal_contracts::{BondView, CaseView, Chain, ChainFault, InProcessChain, Mined, Step};
+use tribunal_core::{EffectKind, react};
+use tribunal_events::{Address, Amount, B256, EventKind};
+
+use crate::{
+    chain_steps::step_for,
+    replay::{ReplayFault, fold, load_at, reopen},
+    store::Store,
+};
+
+/// See the module.
+#[derive(Default)]
+pub struct PlayMoney(InProcessChain);
+
+impl PlayMoney {
+    /// Takes the recorded steps of a store again.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn restore(store: &Store) -> Result<Arc<Self>, ReplayFault> {
+        let this = Arc::new(Self::default());
+        for record in store.log(1) {
+            let record = record?;
+            let deal = load_at(store, &record.deal_id, record.version)?;
+            let Some(deal) = deal else { continue };
+            let event = reopen(&record, Some(deal.terms().domain()))?;
+            let EventKind::ChainObserved { step, transaction, failure: None, effect_id, .. } = event.kind() else {
+                continue;
+            };
+            let Some((version, kind)) = cause(store, &record.deal_id, record.version, effect_id)? else { continue };
+            let Some(deal) = load_at(store, &record.deal_id, version)? else { continue };
+            let Some(asked) = step_for(&deal, kind) else { continue };
+            let _ = this.advance_time(record.recorded_at.s()).await;
+            match this.perform(&asked).await {
+                Ok(mined) if mined.transaction == *transaction => {}
+                Ok(mined) => {
+                    tracing::warn!(deal_id = %record.deal_id, step, found = %mined.transaction, expected = %transaction,
+                        "a step taken again has another hash");
+                }
+                Err(fault) => {
+                    tracing::warn!(deal_id = %record.deal_id, step, %fault, "a recorded step cannot be taken again");
+                }
+            }
+        }
+        Ok(this)
+    }
+
+    fn fund(&self, step: &Step) -> Result<(), ChainFault> {
+        let Step::Open { terms, .. } = step else { return Ok(()) };
+        let pricing = &terms.pricing;
+        let sum = |amounts: [Amount; 3]| {
+            amounts.into_iter().fold(Amount::ZERO, |sum, amount| sum.checked_add(amount).unwrap_or_default())
+        };
+        let client = sum([pricing.payment_collateral, pricing.mediation_fee, pricing.judge_collateral]);
+        let provider = sum([pricing.results_collateral, pricing.mediation_fee, pricing.submit_collateral]);
+        for (account, amount) in [(terms.client, client), (terms.provider, provider)] {
+            if !amount.is_zero() {
+                self.0.mint_and_deposit(account, amount)?;
+            }
+        }
+        let slash = terms.mediation.silence_slash;
+        for mediator in &terms.mediation.mediators {
+            if !slash.is_zero() {
+                self.0.bond_mediator(*mediator, slash, terms.operator)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The event and effect that led to a chain step.
+fn cause(
+    store: &Store,
+    deal_id: &tribunal_events::DealId,
+    before: u64,
+    effect_id: &tribunal_events::Digest,
+) -> Result<Option<(u64, EffectKind)>, ReplayFault> {
+    let mut deal = None;
+    for record in store.stream(deal_id, 1) {
+        let record = record?;
+        if record.version >= before {
+            break;
+        }
+        let next = fold(deal, &record)?;
+        let event = reopen(&record, Some(next.terms().domain()))?;
+        for effect in react(&next, event.kind(), event.signer()) {
+            if effect.id == *effect_id {
+                return Ok(Some((record.version, effect.kind)));
+            }
+        }
+        deal = Some(next);
+    }
+    Ok(None)
+}
+
+impl Chain for PlayMoney {
+    fn chain_id(&self) -> u64 {
+        self.0.chain_id()
+    }
+
+    fn escrow(&self) -> Address {
+        self.0.escrow()
+    }
+
+    fn describe(&self) -> String {
+        format!("{} with play money", self.0.describe())
+    }
+
+    fn perform<'a>(&'a self, step: &'a Step) -> BoxFuture<'a, Result<Mined, ChainFault>> {
+        async move {
+            match self.0.perform(step).await {
+                Err(ChainFault::Insufficient { .. }) => {
+                    self.fund(step)?;
+                    self.0.perform(step).await
+                }
+                done => done,
+            }
+        }
+        .boxed()
+    }
+
+    fn case(&self, terms_hash: B256) -> BoxFuture<'_, Result<CaseView, ChainFault>> {
+        self.0.case(terms_hash)
+    }
+
+    fn balance(&self, token: Address, account: Address) -> BoxFuture<'_, Result<Amount, ChainFault>> {
+        self.0.balance(token, account)
+    }
+
+    fn bond(&self, mediator: Address) -> BoxFuture<'_, Result<BondView, ChainFault>> {
+        self.0.bond(mediator)
+    }
+
+    fn advance_time(&self, now_s: u64) -> BoxFuture<'_, Result<(), ChainFault>> {
+        self.0.advance_time(now_s)
+    }
+}
