@@ -84,11 +84,12 @@ fn said(deal: Option<&Deal>, event: &SignedEvent, context: &Context<'_>) -> Resu
         (None, _) => return Err(Rejection::UnknownDeal(event.deal_id())),
         (Some(deal), EventKind::Proposed { .. }) => return Err(Rejection::AlreadyProposed(deal.id())),
         (Some(deal), _) => {
-            if deal.is_settled() {
-                return Err(Rejection::WrongState { kind: kind.name(), state: deal.state() });
-            }
+            // First, so that two signed words that contradict each other are evidence whenever the second one comes.
             if let Some(first) = slot(event).and_then(|slot| deal.slots.get(&slot)) {
                 return Err(Rejection::Equivocation { signer: event.signer(), first: *first });
+            }
+            if deal.is_settled() {
+                return Err(Rejection::WrongState { kind: kind.name(), state: deal.state() });
             }
             admit(deal, event, context)?;
         }
