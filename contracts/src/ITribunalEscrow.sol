@@ -250,8 +250,8 @@ interface ITribunalEscrow {
     /// the operator is slashed `silenceSlash`, as far as it agreed to be.
     function timeoutMediate(Terms calldata terms, Timeouts calldata timeouts, Mediation calldata mediation) external;
 
-    /// @notice Slashes drawn mediators that the operator says were silent, once a round and only those that take this
-    /// operator's word.
+    /// @notice Slashes mediators that the operator says were silent, once a round and only those that take this operator's
+    /// word.
     /// @param operatorSig Over `Silence`.
     function slashSilent(
         Terms calldata terms,

@@ -213,18 +213,12 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
         Case storage c = _cases[termsHash];
         if (c.disputedAt == 0) revert WrongState(termsHash, c.state);
         _checkMediation(terms, mediation);
-        if (!mediation.drawn) revert NotDrawn();
         if (round > mediation.redraws) revert WrongRound(round, mediation.redraws);
         _checkSigned(mediation.operator, Typed.silence(termsHash, round, silent), operatorSig);
         for (uint256 i = 0; i < silent.length; ++i) {
             address mediator = silent[i];
             if (!_contains(mediation.mediators, mediator)) revert NotMediator(mediator);
-            if (_punished[termsHash][round][mediator]) continue;
-            _punished[termsHash][round][mediator] = true;
-            uint256 slashed = registry.isOperator(mediator, mediation.operator)
-                ? registry.slash(mediator, mediation.silenceSlash)
-                : 0;
-            emit SilenceSlashed(termsHash, mediator, round, slashed);
+            _punish(termsHash, mediation.operator, round, mediator, mediation.silenceSlash);
         }
     }
 
@@ -363,13 +357,21 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
         }
     }
 
-    /// @dev Anyone can name any mediator in terms, so it must have agreed to the operator and to an amount.
+    /// @dev Without the operator's word on this case: anyone can name any mediator in terms, so only up to what it agreed
+    /// to stake on that.
     function _slashAppointed(bytes32 termsHash, Mediation calldata mediation) private {
         address mediator = mediation.mediators[0];
         uint256 amount = registry.bondOf(mediator).appointmentSlashMax;
         if (amount > mediation.silenceSlash) amount = mediation.silenceSlash;
-        if (amount == 0 || !registry.isOperator(mediator, mediation.operator)) return;
-        emit SilenceSlashed(termsHash, mediator, mediation.redraws, registry.slash(mediator, amount));
+        if (amount > 0) _punish(termsHash, mediation.operator, mediation.redraws, mediator, amount);
+    }
+
+    /// @dev Once a round, and only who takes this operator's word.
+    function _punish(bytes32 termsHash, address operator, uint32 round, address mediator, uint256 amount) private {
+        if (_punished[termsHash][round][mediator]) return;
+        _punished[termsHash][round][mediator] = true;
+        uint256 slashed = registry.isOperator(mediator, operator) ? registry.slash(mediator, amount) : 0;
+        emit SilenceSlashed(termsHash, mediator, round, slashed);
     }
 
     // Checks

@@ -138,6 +138,16 @@ contract RegistryTest is Fixture {
         escrow.slashSilent(terms, mediation, 0, _one(terms.client), signature);
     }
 
+    function test_slashSilent_succeedsIfAppointedButNotTwice() public {
+        _appoint();
+        _toDisputed();
+        bytes memory signature = _silence(OPERATOR, 1, _one(mediator));
+        escrow.slashSilent(terms, mediation, 1, _one(mediator), signature);
+        vm.warp(block.timestamp + 71);
+        escrow.timeoutMediate(terms, timeouts, mediation);
+        assertEq(registry.bondOf(mediator).active, 963, "once");
+    }
+
     function test_slashSilent_failsIfNothingIsDisputed() public {
         _toSubmitted();
         bytes memory signature = _silence(OPERATOR, 0, _one(mediator));

@@ -26,7 +26,9 @@ pub enum ChainFault {
         available: Amount,
     },
     /// The terms are for another chain or contract.
-    #[error("the terms are for contract {expected} on chain {expected_chain}, this is {actual} on chain {actual_chain}")]
+    #[error(
+        "the terms are for contract {expected} on chain {expected_chain}, this is {actual} on chain {actual_chain}"
+    )]
     OtherContract {
         /// In the terms.
         expected: Address,

@@ -59,8 +59,7 @@ struct Evm {
 impl InProcessChain {
     /// A new chain at time 0.
     pub fn new() -> Self {
-        let mut evm =
-            Evm { db: CacheDB::default(), block: 0, time_s: 0, mined: Vec::new(), by_topic: BTreeMap::new() };
+        let mut evm = Evm { db: CacheDB::default(), block: 0, time_s: 0, mined: Vec::new(), by_topic: BTreeMap::new() };
         let addresses = Addresses::predict(IN_PROCESS_DEPLOYER, 0);
         for creation in addresses.creations(IN_PROCESS_TREASURY, IN_PROCESS_UNBOND_DELAY_S) {
             evm.transact("deploy", IN_PROCESS_DEPLOYER, TxKind::Create, creation)
@@ -119,6 +118,14 @@ impl InProcessChain {
         Ok(())
     }
 
+    /// Calls a contract without a transaction, for what the trait does not ask.
+    ///
+    /// # Errors
+    /// Where the contract reverts.
+    pub fn read(&self, to: Address, data: Vec<u8>) -> Result<Bytes, ChainFault> {
+        self.evm().read("read", to, data.into())
+    }
+
     fn send_as<C: SolCall>(&self, caller: Address, to: Address, call: &C) -> Result<Receipt, ChainFault> {
         self.evm().transact(C::SIGNATURE, caller, TxKind::Call(to), call.abi_encode().into())
     }
@@ -160,6 +167,12 @@ impl Evm {
         }
         self.mined.push(receipt.clone());
         Ok(receipt)
+    }
+
+    fn read(&mut self, what: &'static str, to: Address, data: Bytes) -> Result<Bytes, ChainFault> {
+        let number = self.block + 1;
+        let result = self.run(what, number, IN_PROCESS_DEPLOYER, TxKind::Call(to), data, false)?;
+        Ok(success(what, &result)?.0)
     }
 
     fn run(
@@ -205,12 +218,7 @@ impl Node for InProcessChain {
     }
 
     fn call<'a>(&'a self, what: &'static str, to: Address, data: Bytes) -> BoxFuture<'a, Result<Bytes, ChainFault>> {
-        Box::pin(async move {
-            let mut evm = self.evm();
-            let number = evm.block + 1;
-            let result = evm.run(what, number, IN_PROCESS_DEPLOYER, TxKind::Call(to), data, false)?;
-            Ok(success(what, &result)?.0)
-        })
+        Box::pin(async move { self.evm().read(what, to, data) })
     }
 
     fn send<'a>(&'a self, what: &'static str, to: Address, data: Bytes) -> BoxFuture<'a, Result<Receipt, ChainFault>> {

@@ -32,6 +32,7 @@ pub struct JsonRpcChain {
     chain_id: u64,
     addresses: Addresses,
     first_block: u64,
+    confirmations: u64,
     host: String,
 }
 
@@ -75,6 +76,13 @@ impl JsonRpcChain {
     #[must_use]
     pub fn with_first_block(mut self, first_block: u64) -> Self {
         self.first_block = first_block;
+        self
+    }
+
+    /// Waits until this many blocks, the transaction's own included, stand before a step counts; 1 unless told.
+    #[must_use]
+    pub fn with_confirmations(mut self, confirmations: u64) -> Self {
+        self.confirmations = confirmations.max(1);
         self
     }
 
@@ -150,8 +158,7 @@ impl JsonRpcChain {
     async fn send_as<C: SolCall>(&self, account: Address, to: Address, call: C) -> Result<(), ChainFault> {
         let client = self.provider.client();
         let asked = |error| fault(C::SIGNATURE, error);
-        let _: serde_json::Value =
-            client.request("anvil_impersonateAccount", (account,)).await.map_err(asked)?;
+        let _: serde_json::Value = client.request("anvil_impersonateAccount", (account,)).await.map_err(asked)?;
         // One ether for gas.
         let _: serde_json::Value =
             client.request("anvil_setBalance", (account, "0xde0b6b3a7640000")).await.map_err(asked)?;
@@ -175,7 +182,16 @@ impl JsonRpcChain {
         provider.client().set_poll_interval(POLL_INTERVAL);
         let provider = provider.erased();
         let chain_id = provider.get_chain_id().await.map_err(|error| fault("chain id", error))?;
-        Ok(Self { provider, lane: Arc::default(), account, chain_id, addresses, first_block: 0, host })
+        Ok(Self {
+            provider,
+            lane: Arc::default(),
+            account,
+            chain_id,
+            addresses,
+            first_block: 0,
+            confirmations: 1,
+            host,
+        })
     }
 
     /// The escrow names the registry and the registry the escrow, else the address book is wrong.
@@ -211,11 +227,14 @@ impl JsonRpcChain {
     async fn receipt(&self, what: &'static str, hash: TxHash) -> Result<Receipt, ChainFault> {
         let polling = async {
             loop {
-                let found = self.provider.get_transaction_receipt(hash).await;
-                match found.map_err(|error| fault(what, error))? {
-                    Some(receipt) => return self.read(what, receipt).await,
-                    None => tokio::time::sleep(POLL_INTERVAL).await,
+                // Asked again at every turn: a reorganisation may take a transaction out of its block.
+                let found = self.provider.get_transaction_receipt(hash).await.map_err(|error| fault(what, error))?;
+                if let Some(receipt) = found
+                    && self.is_confirmed(what, &receipt).await?
+                {
+                    return self.read(what, receipt).await;
                 }
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         };
         let late = |elapsed| ChainFault::Unreachable {
@@ -223,6 +242,15 @@ impl JsonRpcChain {
             source: Box::new(elapsed),
         };
         tokio::time::timeout(RECEIPT_TIMEOUT, polling).await.map_err(late)?
+    }
+
+    async fn is_confirmed(&self, what: &'static str, receipt: &TransactionReceipt) -> Result<bool, ChainFault> {
+        let Some(block) = receipt.block_number else { return Ok(false) };
+        if self.confirmations == 1 {
+            return Ok(true);
+        }
+        let latest = self.provider.get_block_number().await.map_err(|error| fault(what, error))?;
+        Ok(latest >= block.saturating_add(self.confirmations - 1))
     }
 
     async fn read(&self, what: &'static str, receipt: TransactionReceipt) -> Result<Receipt, ChainFault> {
@@ -264,8 +292,6 @@ fn fault(what: &'static str, error: TransportError) -> ChainFault {
     };
     ChainFault::Unreachable { what: what.into(), source }
 }
-
-
 
 impl Node for JsonRpcChain {
     fn addresses(&self) -> Addresses {

@@ -85,11 +85,8 @@ async fn earlier(node: &dyn Node, step: &Step) -> Result<Option<Mined>, ChainFau
         }
         Step::SlashSilent { round, silent, .. } => {
             for mediator in silent {
-                let call = TribunalEscrow::isSilencePunishedCall {
-                    termsHash: terms_hash,
-                    round: *round,
-                    mediator: *mediator,
-                };
+                let call =
+                    TribunalEscrow::isSilencePunishedCall { termsHash: terms_hash, round: *round, mediator: *mediator };
                 if !view(node, escrow, "silence", call).await? {
                     return Ok(None);
                 }
@@ -109,9 +106,7 @@ async fn earlier(node: &dyn Node, step: &Step) -> Result<Option<Mined>, ChainFau
         Ok::<_, ChainFault>(found.first().map(|receipt| with_settlement(escrow, receipt)))
     };
     let taken = match step {
-        Step::Open { .. } if case.state >= CaseState::Open => {
-            first(TribunalEscrow::CaseOpened::SIGNATURE_HASH).await?
-        }
+        Step::Open { .. } if case.state >= CaseState::Open => first(TribunalEscrow::CaseOpened::SIGNATURE_HASH).await?,
         // Another claim than the one on chain is another step, which the contract refuses.
         Step::Submit { count, claim_digest, .. }
             if case.submitted_at_s > 0 && (case.instruction_count, case.claim_digest) == (*count, *claim_digest) =>

@@ -184,9 +184,7 @@ impl Step {
             }
             Self::TimeoutSubmit { .. } => TribunalEscrow::timeoutSubmitCall { terms, timeouts }.abi_encode(),
             Self::TimeoutJudge { .. } => TribunalEscrow::timeoutJudgeCall { terms, timeouts }.abi_encode(),
-            Self::TimeoutDraw { .. } => {
-                TribunalEscrow::timeoutDrawCall { terms, timeouts, mediation }.abi_encode()
-            }
+            Self::TimeoutDraw { .. } => TribunalEscrow::timeoutDrawCall { terms, timeouts, mediation }.abi_encode(),
             Self::TimeoutMediate { .. } => {
                 TribunalEscrow::timeoutMediateCall { terms, timeouts, mediation }.abi_encode()
             }
