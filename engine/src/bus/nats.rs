@@ -164,6 +164,14 @@ impl NatsBus {
         }
     }
 
+    async fn last_sequence(&self) -> Result<u64, BusFault> {
+        let doing = "asking for the end of the stream";
+        let stream = self.context.get_stream_no_info(&self.config.stream).await;
+        let stream = stream.map_err(|error| failed(doing, error))?;
+        let info = stream.get_info().await.map_err(|error| failed(doing, error))?;
+        Ok(info.state.last_sequence)
+    }
+
     async fn publish_message(&self, out: Outgoing) -> Result<u64, BusFault> {
         if !subject::is_publishable(&out.subject) {
             return Err(BusFault::Subject(out.subject));
@@ -243,8 +251,7 @@ impl NatsBus {
         let doing = "subscribing";
         let subscriber = self.client.subscribe(filter.to_owned()).await.map_err(|error| failed(doing, error))?;
         // A request and its answer on the same connection: the server has the subscription before we go on.
-        self.client.flush().await.map_err(|error| failed(doing, error))?;
-        self.context.query_account().await.map_err(|error| failed(doing, error))?;
+        self.last_sequence().await?;
         let notice =
             |message: async_nats::Message| Notice { subject: message.subject.to_string(), payload: message.payload };
         Ok(subscriber.map(notice).boxed())
@@ -266,14 +273,7 @@ impl Bus for NatsBus {
     }
 
     fn last(&self) -> BoxFuture<'_, Result<u64, BusFault>> {
-        async {
-            let doing = "asking for the end of the stream";
-            let stream = self.context.get_stream_no_info(&self.config.stream).await;
-            let stream = stream.map_err(|error| failed(doing, error))?;
-            let info = stream.get_info().await.map_err(|error| failed(doing, error))?;
-            Ok(info.state.last_sequence)
-        }
-        .boxed()
+        self.last_sequence().boxed()
     }
 
     fn find<'a>(&'a self, stream: &'a str, subject: &'a str) -> BoxFuture<'a, Result<Option<Message>, BusFault>> {

@@ -19,9 +19,9 @@ use super::{
 /// A pull request lives this long.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 /// The server says at least this often that it still knows the request.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Silence after which the server has forgotten us.
-const SILENCE_MAX: Duration = Duration::from_secs(12);
+const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// The server forgets a consumer that nobody pulls from.
 const INACTIVE_MAX: Duration = Duration::from_secs(120);
 const PULL_MESSAGES_MAX: usize = 1024;
