@@ -159,10 +159,10 @@ impl Store {
             if head.version == 0 {
                 continue; // no event yet, so there is no deal
             }
-            head.open = stream.open;
-            if stream.open {
+            let was_open = std::mem::replace(&mut head.open, stream.open);
+            if stream.open && !was_open {
                 batch.put_cf(inner.family(Family::Open), deal_id.bytes(), []);
-            } else {
+            } else if was_open && !stream.open {
                 batch.delete_cf(inner.family(Family::Open), deal_id.bytes());
             }
             if let Some(bytes) = stream.snapshot {
