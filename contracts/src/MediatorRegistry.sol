@@ -151,9 +151,8 @@ contract MediatorRegistry is IMediatorRegistry, ReentrancyGuard {
     }
 
     function _checkVote(bytes32 termsHash, uint32 round, ITribunalEscrow.Vote calldata vote) private view {
-        bytes32 digest = ITribunalEscrow(escrow).hashVerdict(
-            termsHash, round, vote.verdict, vote.instructionCount, vote.digest
-        );
+        bytes32 digest =
+            ITribunalEscrow(escrow).hashVerdict(termsHash, round, vote.verdict, vote.instructionCount, vote.digest);
         if (!SignatureChecker.isValidSignatureNow(vote.mediator, digest, vote.signature)) {
             revert BadSignature(vote.mediator);
         }

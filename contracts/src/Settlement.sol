@@ -44,8 +44,10 @@ library Settlement {
         shares.client = clientLock(terms);
         shares.provider = providerLock(terms);
         uint256 forMediators;
-        if (outcome == ITribunalEscrow.Outcome.Accepted || outcome == ITribunalEscrow.Outcome.Valid
-                || outcome == ITribunalEscrow.Outcome.JudgeTimeout) {
+        if (
+            outcome == ITribunalEscrow.Outcome.Accepted || outcome == ITribunalEscrow.Outcome.Valid
+                || outcome == ITribunalEscrow.Outcome.JudgeTimeout
+        ) {
             uint256 paid = payment(terms, instructionCount);
             uint256 fee = paid * terms.feeBps / BPS;
             shares.client -= paid;

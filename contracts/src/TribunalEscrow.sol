@@ -414,7 +414,10 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
     }
 
     /// @dev What the hashes bind is checked once, when the case is opened.
-    function _checkMembers(Terms calldata terms, Timeouts calldata timeouts, Mediation calldata mediation) private pure {
+    function _checkMembers(Terms calldata terms, Timeouts calldata timeouts, Mediation calldata mediation)
+        private
+        pure
+    {
         uint256 count = mediation.mediators.length;
         if (count == 0 || count > MEDIATORS_MAX) revert InvalidTerms("mediators");
         address last = address(0);
@@ -513,7 +516,6 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
     ) private view {
         _checkSigned(signer, Typed.move(termsHash, action, instructionCount, data), signature);
     }
-
 
     function _checkSigned(address signer, bytes32 structHash, bytes calldata signature) private view {
         if (!SignatureChecker.isValidSignatureNow(signer, _hashTypedDataV4(structHash), signature)) {

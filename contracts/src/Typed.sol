@@ -11,9 +11,8 @@ library Typed {
     );
     bytes32 private constant MOVE =
         keccak256("Move(bytes32 termsHash,uint8 action,uint64 instructionCount,bytes32 data)");
-    bytes32 private constant VERDICT = keccak256(
-        "Verdict(bytes32 termsHash,uint32 round,uint8 verdict,uint64 instructionCount,bytes32 digest)"
-    );
+    bytes32 private constant VERDICT =
+        keccak256("Verdict(bytes32 termsHash,uint32 round,uint8 verdict,uint64 instructionCount,bytes32 digest)");
     bytes32 private constant PANEL = keccak256("Panel(bytes32 termsHash,uint32 round,bytes32 panelHash)");
     bytes32 private constant SILENCE = keccak256("Silence(bytes32 termsHash,uint32 round,bytes32 silentHash)");
 

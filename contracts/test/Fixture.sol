@@ -34,17 +34,16 @@ abstract contract Fixture is Cheats {
     function setUp() public virtual {
         vm.warp(1_000_000);
         _deploy();
-        for (uint256 key = 0xa1; key <= 0xa5; ++key) keys.push(key);
+        for (uint256 key = 0xa1; key <= 0xa5; ++key) {
+            keys.push(key);
+        }
         _sortKeys();
         address[] memory mediators = new address[](5);
-        for (uint256 i = 0; i < 5; ++i) mediators[i] = vm.addr(keys[i]);
+        for (uint256 i = 0; i < 5; ++i) {
+            mediators[i] = vm.addr(keys[i]);
+        }
         timeouts = ITribunalEscrow.Timeouts({
-            agreeBy: 1_000_100,
-            submit: 100,
-            judge: 50,
-            draw: 20,
-            availability: 5,
-            mediate: 30
+            agreeBy: 1_000_100, submit: 100, judge: 50, draw: 20, availability: 5, mediate: 30
         });
         mediation = ITribunalEscrow.Mediation({
             operator: vm.addr(OPERATOR),
@@ -170,7 +169,9 @@ abstract contract Fixture is Cheats {
     function _panel(uint32 round) internal view returns (ITribunalEscrow.Panel memory panel) {
         panel.round = round;
         panel.members = new address[](mediation.panelSize);
-        for (uint256 i = 0; i < panel.members.length; ++i) panel.members[i] = mediation.mediators[i];
+        for (uint256 i = 0; i < panel.members.length; ++i) {
+            panel.members[i] = mediation.mediators[i];
+        }
         _certify(panel);
     }
 
@@ -196,7 +197,9 @@ abstract contract Fixture is Cheats {
     /// Votes of the first mediators with these verdicts.
     function _votes(uint32 round, uint8[] memory verdicts) internal view returns (ITribunalEscrow.Vote[] memory votes) {
         votes = new ITribunalEscrow.Vote[](verdicts.length);
-        for (uint256 i = 0; i < verdicts.length; ++i) votes[i] = _vote(keys[i], round, verdicts[i]);
+        for (uint256 i = 0; i < verdicts.length; ++i) {
+            votes[i] = _vote(keys[i], round, verdicts[i]);
+        }
     }
 
     function _verdicts(uint8 a) internal pure returns (uint8[] memory list) {
@@ -281,7 +284,9 @@ abstract contract Fixture is Cheats {
         assertEq(_balance(terms.client), uint256(10_000 + client), "client");
         assertEq(_balance(terms.provider), uint256(10_000 + provider), "provider");
         uint256 all;
-        for (uint256 i = 0; i < keys.length; ++i) all += _balance(vm.addr(keys[i]));
+        for (uint256 i = 0; i < keys.length; ++i) {
+            all += _balance(vm.addr(keys[i]));
+        }
         assertEq(all, mediators, "mediators");
         assertEq(_balance(DEAL_TREASURY), treasury, "treasury");
     }

@@ -107,7 +107,9 @@ contract Players is Fixture {
 
     /// What the escrow owes: free balances and the locks of open cases.
     function owed() external view returns (uint256 sum) {
-        for (uint256 i = 0; i < 8; ++i) sum += _balance(_account(i));
+        for (uint256 i = 0; i < 8; ++i) {
+            sum += _balance(_account(i));
+        }
         ITribunalEscrow.Terms memory it = terms;
         for (uint256 i = 0; i < CASES * 2; ++i) {
             it.dealId = bytes32(i % CASES);
@@ -115,8 +117,8 @@ contract Players is Fixture {
             it.price = i < CASES ? 700 + i : 3;
             ITribunalEscrow.State state = escrow.caseOf(escrow.hashTerms(it)).state;
             if (state == ITribunalEscrow.State.None || state == ITribunalEscrow.State.Settled) continue;
-            sum += it.paymentCollateral + it.judgeCollateral + it.resultsCollateral + it.submitCollateral
-                + 2 * it.mediationFee;
+            sum += it.paymentCollateral + it.judgeCollateral + it.resultsCollateral + it.submitCollateral + 2
+            * it.mediationFee;
         }
     }
 

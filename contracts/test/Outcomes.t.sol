@@ -187,7 +187,9 @@ contract OutcomesTest is Fixture {
             }
         }
         uint256 all = _balance(terms.client) + _balance(terms.provider) + _balance(DEAL_TREASURY);
-        for (uint256 i = 0; i < keys.length; ++i) all += _balance(vm.addr(keys[i]));
+        for (uint256 i = 0; i < keys.length; ++i) {
+            all += _balance(vm.addr(keys[i]));
+        }
         assertEq(all, 20_000, "all");
         assertEq(token.balanceOf(address(escrow)), 20_000, "held");
     }
@@ -200,9 +202,12 @@ contract SettlementHarness {
         pure
         returns (Settlement.Shares memory, uint256 clientLock, uint256 providerLock)
     {
-        return (
-            Settlement.split(terms, count, outcome, voters), Settlement.clientLock(terms), Settlement.providerLock(terms)
-        );
+        return
+            (
+                Settlement.split(terms, count, outcome, voters),
+                Settlement.clientLock(terms),
+                Settlement.providerLock(terms)
+            );
     }
 }
 

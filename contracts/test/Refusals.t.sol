@@ -260,7 +260,8 @@ contract RefusalsTest is Fixture {
     function test_accept_failsIfDisputed() public {
         _toDisputed();
         _refused(
-            abi.encodeCall(escrow.accept, (terms, timeouts, _move(CLIENT, 3, 0, 0))), ITribunalEscrow.WrongState.selector
+            abi.encodeCall(escrow.accept, (terms, timeouts, _move(CLIENT, 3, 0, 0))),
+            ITribunalEscrow.WrongState.selector
         );
     }
 
@@ -285,11 +286,9 @@ contract RefusalsTest is Fixture {
     function test_reveal_failsIfLateTwiceOrByNobody() public {
         _toDisputed();
         bytes memory signature = _move(PROVIDER, 5, 0, PROVIDER_SEED);
-        bytes memory nobody =
-            abi.encodeCall(escrow.reveal, (terms, timeouts, mediation, 3, PROVIDER_SEED, signature));
+        bytes memory nobody = abi.encodeCall(escrow.reveal, (terms, timeouts, mediation, 3, PROVIDER_SEED, signature));
         _refused(nobody, ITribunalEscrow.WrongSeed.selector);
-        bytes memory call =
-            abi.encodeCall(escrow.reveal, (terms, timeouts, mediation, 2, PROVIDER_SEED, signature));
+        bytes memory call = abi.encodeCall(escrow.reveal, (terms, timeouts, mediation, 2, PROVIDER_SEED, signature));
         _reveal(2);
         _refused(call, ITribunalEscrow.SeedsRevealed.selector);
         vm.warp(block.timestamp + 21);
@@ -432,9 +431,8 @@ contract RefusalsTest is Fixture {
         mediation.operator = vm.addr(CLIENT);
         ITribunalEscrow.Panel memory panel = _panel(0);
         ITribunalEscrow.Vote[] memory votes = _votes(0, _verdicts(1, 1));
-        bytes memory call = abi.encodeCall(
-            escrow.settleVerdict, (terms, mediation, panel, ITribunalEscrow.Outcome.Valid, votes)
-        );
+        bytes memory call =
+            abi.encodeCall(escrow.settleVerdict, (terms, mediation, panel, ITribunalEscrow.Outcome.Valid, votes));
         _refused(call, ITribunalEscrow.HashMismatch.selector);
     }
 
