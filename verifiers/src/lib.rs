@@ -1,1 +1,72 @@
-//! Under construction.
+//! Is the claimed result right? Re-execution, proofs, votes.
+//!
+//! A [`Request`] (INTERFACES, "Verification request and verdict") goes into a [`Service`], a [`Verdict`] comes out. This
+//! crate has no network, no store and no async code: artifacts come through [`ArtifactSource`], out-of-process verifiers
+//! through [`ExternalVerifier`]. It does not sign; the engine adds signer and signature.
+//!
+//! Start reading at [`Request::parse`], then [`Service::verify`], then the method that interests you: `reexecution`,
+//! `proof`, `majority`; two results are compared in `comparator`.
+//!
+//! **Invariant:** `invalid` is said only of what any honest verifier would find; what this machine, its operator or the
+//! world caused is `inconclusive`.
+//! **Invariant:** the digest of a verdict depends on the request and the artifacts, never on time or machine.
+//! **Invariant:** no job reaches a file, clock, random source or network of the host.
+//!
+//! # Verdict digest
+//!
+//! BLAKE3 `derive_key("tribunal.v1 verdict", preimage)`; the preimage ([`Verdict::preimage`]) is the RFC 8785 text of
+//!
+//! ```json
+//! {"evidence": {…}, "reason": {"code": "…"}, "verdict": "valid"}
+//! ```
+//!
+//! where `evidence` is the verdict's evidence without `verifier_version`, `wall_us`, `host`; without `own_outputs`,
+//! `own_stdout`, `fuel_used` where the comparator is not exact; and without `parts` of a combined method, whose digests
+//! stand in `of`. Integers above 2^53 are decimal strings. `claimed_outputs` and `claimed_stdout` are the addresses that
+//! the request gives, `module`, `inputs` and `stdin` the BLAKE3 addresses of the bytes.
+//!
+//! # Choices where the protocol is silent
+//!
+//! - A module that does not validate in its profile, imports what is not WASI preview 1, or has no `_start`, has no result
+//!   at all: any claim about it is `invalid`, `module-invalid`.
+//! - A module whose first memory is beyond `memory_bytes` traps before its first instruction.
+//! - A WASI call costs 100 fuel and one for every byte moved; its time is fixed at 2000-01-01, its random bytes are ChaCha20
+//!   from a digest of module, arguments, environment and inputs.
+//! - With the exact comparator a claimed digest is compared as it is: whoever serves nothing is still caught.
+//! - Where one claimed file cannot be fetched and another one differs, the difference decides.
+//! - A field that one vote claims and another does not is a difference between the two.
+//! - `ignore_lines` drops the lines that match any pattern on both sides and compares what is left.
+//! - A combined method asks all its parts; its code is that of the first part with the deciding verdict.
+
+mod artifacts;
+mod comparator;
+mod filesystem;
+mod image;
+mod json;
+mod majority;
+mod numeric;
+mod proof;
+mod reexecution;
+mod request;
+mod service;
+mod verdict;
+mod wasi;
+mod wasm;
+
+pub use artifacts::{
+    ARTIFACT_BYTES_MAX, ArtifactFault, ArtifactSource, Chain, FolderSource, MemorySource, address_like,
+};
+pub use comparator::{Comparison, compare};
+pub use proof::{Curve, ProofProblem, verify_batch};
+pub use request::{
+    BadRequest, Claim, Claimed, ClaimedOutput, Job, JobInput, Method, Needs, ProofMethod, REQUEST_BYTES_MAX, Reference,
+    Request, VOTES_MAX, Vote,
+};
+pub use service::{ExternalAnswer, ExternalVerifier, OperatorLimits, Service};
+pub use verdict::{Evidence, Reason, Verdict};
+
+/// A verification fails only because the request is bad; every other failure is an inconclusive verdict.
+pub type VerifyError = BadRequest;
+
+/// Version of this crate, as it stands in evidence.
+pub const VERIFIER_VERSION: &str = env!("CARGO_PKG_VERSION");

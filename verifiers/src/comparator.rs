@@ -1,0 +1,134 @@
+//! When two results agree. Every comparison is symmetric, a pure function of the bytes, and names the first difference.
+
+use regex::bytes::{Regex, RegexBuilder};
+use tribunal_events::Comparator;
+
+use crate::{image, numeric};
+
+/// Bytes of one file that are read as numbers or pixels; larger files compare byte for byte.
+pub(crate) const PARSED_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What a comparison found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// The two agree.
+    Agree,
+    /// They do not; the first difference, "line 3: expected 17, claimed 18".
+    Differ(String),
+    /// The comparator itself cannot be used, whatever the bytes.
+    Unusable(String),
+}
+
+/// Compares our own bytes with claimed ones. The format follows from the extension of `name`.
+pub fn compare(comparator: &Comparator, name: &str, own: &[u8], claimed: &[u8]) -> Comparison {
+    if own == claimed {
+        return Comparison::Agree;
+    }
+    let found = match comparator {
+        Comparator::Exact => Some(first_difference(own, claimed)),
+        Comparator::Numeric { relative, absolute, ulps } => {
+            let (Some(relative), Some(absolute)) = (numeric::decimal(relative), numeric::decimal(absolute)) else {
+                return Comparison::Unusable("a tolerance is no decimal number".into());
+            };
+            numeric::compare(&numeric::Tolerance { relative, absolute, ulps: *ulps }, name, own, claimed)
+        }
+        Comparator::Image { psnr_db_min, ssim_min } => {
+            let least = if ssim_min.is_empty() {
+                numeric::decimal(psnr_db_min).map(image::Least::PsnrDb)
+            } else {
+                numeric::decimal(ssim_min).map(image::Least::Ssim)
+            };
+            let Some(least) = least else {
+                return Comparison::Unusable("the least similarity is no decimal number".into());
+            };
+            image::compare(least, own, claimed)
+        }
+        Comparator::IgnoreLines(patterns) => match patterns.iter().map(|text| pattern(text)).collect::<Result<Vec<_>, _>>() {
+            Ok(patterns) => compare_lines(&patterns, own, claimed),
+            Err(problem) => return Comparison::Unusable(problem),
+        },
+    };
+    found.map_or(Comparison::Agree, Comparison::Differ)
+}
+
+/// A regular expression of bounded size.
+pub(crate) fn pattern(text: &str) -> Result<Regex, String> {
+    let built = RegexBuilder::new(text).size_limit(1 << 20).dfa_size_limit(1 << 21).nest_limit(64).build();
+    built.map_err(|error| {
+        let last = error.to_string().lines().last().unwrap_or_default().trim().to_owned();
+        format!("no regular expression: {last}")
+    })
+}
+
+/// Lines without their line ends; a last line end starts no line.
+pub(crate) fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let lines = bytes.strip_suffix(b"\n").unwrap_or(bytes).split(|byte| *byte == b'\n');
+    lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line)).take(if bytes.is_empty() { 0 } else { usize::MAX })
+}
+
+/// Text for a message: short, printable.
+pub(crate) fn show(bytes: &[u8]) -> String {
+    const SHOWN_MAX: usize = 60;
+    match std::str::from_utf8(bytes) {
+        Ok(text) => {
+            let short: String = text.chars().take(SHOWN_MAX).collect();
+            let more = if short.len() < text.len() { "…" } else { "" };
+            let plain = !short.is_empty() && short.chars().all(|c| !c.is_control() && c != ' ');
+            if plain { format!("{short}{more}") } else { format!("{short:?}{more}") }
+        }
+        Err(_) => {
+            let short = &bytes[..bytes.len().min(16)];
+            format!("0x{}{}", hex::encode(short), if short.len() < bytes.len() { "…" } else { "" })
+        }
+    }
+}
+
+/// The first difference of bytes that are not equal: a line where both are text, else an offset.
+pub(crate) fn first_difference(own: &[u8], claimed: &[u8]) -> String {
+    let text = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok_and(|text| !text.contains('\0'));
+    if text(own) && text(claimed) {
+        let (mut own_lines, mut claimed_lines) = (lines(own), lines(claimed));
+        let mut number = 0;
+        loop {
+            number += 1;
+            match (own_lines.next(), claimed_lines.next()) {
+                (Some(own), Some(claimed)) if own == claimed => {}
+                (Some(own), Some(claimed)) => {
+                    return format!("line {number}: expected {}, claimed {}", show(own), show(claimed));
+                }
+                (Some(own), None) => return format!("line {number}: expected {}, claimed no such line", show(own)),
+                (None, Some(claimed)) => {
+                    return format!("line {number}: expected no such line, claimed {}", show(claimed));
+                }
+                (None, None) => break,
+            }
+        }
+    }
+    let at = own.iter().zip(claimed).position(|(own, claimed)| own != claimed);
+    let byte = |bytes: &[u8], at: usize| bytes.get(at).map_or("the end".to_owned(), |byte| format!("0x{byte:02x}"));
+    let at = at.unwrap_or_else(|| own.len().min(claimed.len()));
+    format!("byte {at}: expected {}, claimed {}", byte(own, at), byte(claimed, at))
+}
+
+fn compare_lines(patterns: &[Regex], own: &[u8], claimed: &[u8]) -> Option<String> {
+    let kept = |bytes| {
+        let numbered = lines(bytes).enumerate();
+        numbered.filter(|(_, line)| !patterns.iter().any(|pattern| pattern.is_match(line)))
+    };
+    let (mut own, mut claimed) = (kept(own), kept(claimed));
+    loop {
+        match (own.next(), claimed.next()) {
+            (None, None) => return None,
+            (Some((_, own)), Some((_, claimed))) if own == claimed => {}
+            (Some((number, own)), Some((_, claimed))) => {
+                return Some(format!("line {}: expected {}, claimed {}", number + 1, show(own), show(claimed)));
+            }
+            (Some((number, own)), None) => {
+                return Some(format!("line {}: expected {}, claimed no such line", number + 1, show(own)));
+            }
+            (None, Some((number, claimed))) => {
+                return Some(format!("claimed line {}: expected no such line, claimed {}", number + 1, show(claimed)));
+            }
+        }
+    }
+}

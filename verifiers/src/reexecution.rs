@@ -1,0 +1,217 @@
+//! Runs the job again and compares what comes out with what is claimed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+use tribunal_events::{Comparator, ContentAddress, Termination, VerdictKind};
+
+use crate::{
+    BadRequest, Claim, Claimed, Job, Verdict,
+    comparator::{self, Comparison},
+    request::write,
+    service::{Check, Fetched},
+    verdict::Evidence,
+    wasm::{Inputs, NoRun, PROFILE, Run},
+};
+
+/// What a comparison of a run and a claim found.
+struct Finding {
+    verdict: VerdictKind,
+    code: &'static str,
+    detail: String,
+}
+
+impl Finding {
+    fn invalid(code: &'static str, detail: impl Into<String>) -> Self {
+        Self { verdict: VerdictKind::Invalid, code, detail: detail.into() }
+    }
+
+    fn inconclusive(code: &'static str, detail: impl Into<String>) -> Self {
+        Self { verdict: VerdictKind::Inconclusive, code, detail: detail.into() }
+    }
+}
+
+pub(crate) fn verify(check: &Check<'_>) -> Result<Verdict, BadRequest> {
+    let (Some(job), Some(claim)) = (&check.request.job, &check.request.claim) else {
+        return Err(BadRequest::new("job", "a job and a claim are needed"));
+    };
+    let comparator = &check.request.comparator;
+    let mut evidence = Evidence::new("reexecution/wasm");
+    evidence.set("comparator", write::comparator(comparator));
+    evidence.set("runtime", if job.runtime == "wasm" { PROFILE } else { &job.runtime });
+    claimed_evidence(claim, &mut evidence);
+    if *comparator != Comparator::Exact {
+        evidence.local = vec!["own_outputs", "own_stdout", "fuel_used"];
+    }
+    if !matches!(job.runtime.as_str(), "wasm" | PROFILE) {
+        let detail = format!("this verifier has the runtime {PROFILE}, not {}", job.runtime);
+        return Ok(Verdict::inconclusive("unknown-runtime", detail, evidence));
+    }
+    let inputs = match inputs(check, job, &mut evidence)? {
+        Ok(inputs) => inputs,
+        Err(missing) => return Ok(Verdict::inconclusive("artifact-unavailable", missing, evidence)),
+    };
+    let run = match check.service.wasm.run(job, &inputs, &check.service.limits) {
+        Ok(run) => run,
+        Err(NoRun::ModuleInvalid(problem)) => {
+            return Ok(Verdict::new(VerdictKind::Invalid, "module-invalid", problem, evidence));
+        }
+        Err(NoRun::Inconclusive { code, detail }) => return Ok(Verdict::inconclusive(code, detail, evidence)),
+    };
+    let digests = |(path, bytes): (&String, &Vec<u8>)| (path.clone(), address(bytes));
+    evidence.set("own_outputs", Value::Object(run.outputs.iter().map(digests).collect()));
+    evidence.set("own_stdout", address(&run.stdout));
+    evidence.set("own_termination", run.termination.word());
+    evidence.set("own_exit_code", run.exit_code);
+    evidence.set("fuel_used", write::integer(run.fuel_used));
+    let finding = judge(check, &run, claim, comparator)?;
+    Ok(Verdict::new(finding.verdict, finding.code, finding.detail, evidence))
+}
+
+fn address(bytes: &Vec<u8>) -> Value {
+    ContentAddress::of(bytes).to_string().into()
+}
+
+/// Writes down what is claimed, as it is addressed.
+pub(crate) fn claimed_evidence(claim: &Claim, evidence: &mut Evidence) {
+    if let Some(outputs) = &claim.outputs {
+        let all = outputs.iter().map(|output| (output.path.clone(), output.bytes.reference().to_string().into()));
+        evidence.set("claimed_outputs", Value::Object(all.collect()));
+    }
+    if let Some(stdout) = &claim.stdout {
+        evidence.set("claimed_stdout", stdout.reference().to_string());
+    }
+}
+
+/// Fetches what the job starts from.
+fn inputs(check: &Check<'_>, job: &Job, evidence: &mut Evidence) -> Result<Result<Inputs, String>, BadRequest> {
+    let mut missing = Vec::new();
+    let mut fetch = |reference| match check.fetch(reference) {
+        Fetched::Bytes(bytes) => Some(bytes),
+        Fetched::Unavailable(problem) => {
+            missing.push(problem);
+            None
+        }
+    };
+    let module = fetch(&job.module);
+    let stdin = job.stdin.as_ref().map(&mut fetch);
+    let files: Vec<_> = job.inputs.iter().map(|input| fetch(&input.artifact)).collect();
+    let digest = |bytes: &[u8]| ContentAddress::of(bytes).to_string();
+    if let Some(module) = &module {
+        evidence.set("module", digest(module));
+    }
+    if let Some(Some(stdin)) = &stdin {
+        evidence.set("stdin", digest(stdin));
+    }
+    let named = job.inputs.iter().zip(&files).map(|(input, bytes)| {
+        let address = bytes.as_ref().map_or_else(|| input.artifact.to_string(), |bytes| digest(bytes));
+        (input.path.clone(), address.into())
+    });
+    evidence.set("inputs", Value::Object(named.collect()));
+    match (module, missing.is_empty()) {
+        (Some(module), true) => {
+            Ok(Ok(Inputs { module, stdin: stdin.flatten(), files: files.into_iter().flatten().collect() }))
+        }
+        _ => Ok(Err(missing.join("; "))),
+    }
+}
+
+fn judge(check: &Check<'_>, run: &Run, claim: &Claim, comparator: &Comparator) -> Result<Finding, BadRequest> {
+    if let Some(finding) = compare_endings(run, claim) {
+        return Ok(finding);
+    }
+    let mut doubt = None;
+    if let Some(claimed) = &claim.stdout {
+        match compare_bytes(check, comparator, "stdout", "stdout-differs", &run.stdout, claimed) {
+            Some(finding) if finding.verdict == VerdictKind::Invalid => return Ok(finding),
+            finding => doubt = doubt.or(finding),
+        }
+    }
+    if let Some(outputs) = &claim.outputs {
+        let claimed: BTreeMap<_, _> = outputs.iter().map(|output| (output.path.as_str(), &output.bytes)).collect();
+        let paths: BTreeSet<_> = claimed.keys().copied().chain(run.outputs.keys().map(String::as_str)).collect();
+        for path in paths {
+            let finding = match (run.outputs.get(path), claimed.get(path)) {
+                (Some(own), Some(claimed)) => compare_bytes(check, comparator, path, "output-differs", own, claimed),
+                (Some(_), None) => {
+                    Some(Finding::invalid("output-differs", format!("{path}: produced, but not claimed")))
+                }
+                (None, _) => Some(Finding::invalid("output-differs", format!("{path}: claimed, but not produced"))),
+            };
+            match finding {
+                Some(finding) if finding.verdict == VerdictKind::Invalid => return Ok(finding),
+                finding => doubt = doubt.or(finding),
+            }
+        }
+    }
+    if let Some(claimed) = claim.instruction_count.filter(|claimed| *claimed > run.fuel_used) {
+        let detail = format!("metered {}, claimed {claimed}", run.fuel_used);
+        return Ok(Finding::invalid("instruction-count", detail));
+    }
+    let ok = || Finding { verdict: VerdictKind::Valid, code: "ok", detail: "the claim is what the job gives".into() };
+    Ok(doubt.unwrap_or_else(ok))
+}
+
+fn compare_endings(run: &Run, claim: &Claim) -> Option<Finding> {
+    let says = match (claim.termination, claim.exit_code) {
+        (Termination::Exit, Some(code)) => format!("the claim says that it exits with {code}"),
+        (Termination::Exit, None) => "the claim says that it exits".to_owned(),
+        (Termination::Trap, _) => "the claim says that it traps".to_owned(),
+        (Termination::OutOfFuel, _) => "the claim says that it runs out of fuel".to_owned(),
+    };
+    match (run.termination, claim.termination) {
+        (Termination::Exit, Termination::Exit) => {
+            let claimed = claim.exit_code.filter(|claimed| *claimed != run.exit_code)?;
+            let detail = format!("exit code: expected {}, claimed {claimed}", run.exit_code);
+            Some(Finding::invalid("exit-code-differs", detail))
+        }
+        (own, claimed) if own == claimed => None,
+        (Termination::Exit, _) => {
+            let detail = format!("the job exits with {}, {says}", run.exit_code);
+            Some(Finding::invalid("termination-differs", detail))
+        }
+        (Termination::Trap, _) => {
+            let trap = run.trap.as_deref().unwrap_or("trap");
+            Some(Finding::invalid("trap", format!("the job traps ({trap}), {says}")))
+        }
+        (Termination::OutOfFuel, _) => {
+            Some(Finding::invalid("out-of-fuel", format!("the job runs out of fuel, {says}")))
+        }
+    }
+}
+
+fn compare_bytes(
+    check: &Check<'_>,
+    comparator: &Comparator,
+    name: &str,
+    code: &'static str,
+    own: &[u8],
+    claimed: &Claimed,
+) -> Option<Finding> {
+    let address = claimed.address();
+    if let Some(address) = address
+        && crate::artifacts::address_like(&address, own) == address
+    {
+        return None;
+    }
+    let bytes = match check.fetch(&claimed.reference()) {
+        Fetched::Bytes(bytes) => bytes,
+        Fetched::Unavailable(_) if *comparator == Comparator::Exact && address.is_some() => {
+            let own = address.map(|address| crate::artifacts::address_like(&address, own));
+            let detail = format!(
+                "{name}: expected {}, claimed {}",
+                own.map(|own| own.to_string()).unwrap_or_default(),
+                claimed.reference()
+            );
+            return Some(Finding::invalid(code, detail));
+        }
+        Fetched::Unavailable(problem) => {
+            return Some(Finding::inconclusive("artifact-unavailable", format!("{name}: {problem}")));
+        }
+    };
+    match comparator::compare(comparator, name, own, &bytes) {
+        Comparison::Agree => None,
+        Comparison::Differ(detail) => Some(Finding::invalid(code, format!("{name}: {detail}"))),
+        Comparison::Unusable(problem) => Some(Finding::inconclusive("comparator-invalid", problem)),
+    }
+}

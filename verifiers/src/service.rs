@@ -1,0 +1,238 @@
+//! The entry: one request in, one verdict out. World faults are inconclusive verdicts, never errors.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+    time::Instant,
+};
+
+use serde_json::{Value, json};
+use tribunal_events::{ContentAddress, Digest, VerdictKind};
+
+use crate::{
+    ArtifactSource, BadRequest, Chain, MemorySource, Method, Reference, Request, VERIFIER_VERSION, Verdict,
+    artifacts::checked, majority, proof, reexecution, request::write, verdict::Evidence, wasm::Wasm,
+};
+
+/// What an operator allows one verification to use; a job that needs more is inconclusive here (`operator-limit`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OperatorLimits {
+    /// Fuel.
+    pub fuel_max: u64,
+    /// Bytes of linear memory.
+    pub memory_bytes_max: u64,
+    /// Bytes of files, stdout and stderr together.
+    pub output_bytes_max: u64,
+    /// Milliseconds on the clock.
+    pub wall_ms_max: u64,
+}
+
+impl Default for OperatorLimits {
+    /// 10^12 fuel, 4 GiB of memory, 1 GiB of output, ten minutes.
+    fn default() -> Self {
+        Self { fuel_max: 1_000_000_000_000, memory_bytes_max: 1 << 32, output_bytes_max: 1 << 30, wall_ms_max: 600_000 }
+    }
+}
+
+/// What an out-of-process verifier says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExternalAnswer {
+    /// Its verdict.
+    pub verdict: VerdictKind,
+    /// Its reason code.
+    pub code: String,
+    /// Its reason for people.
+    pub detail: String,
+    /// Whatever it looked at; part of the digest as it stands.
+    pub evidence: Value,
+}
+
+/// Asks out-of-process verifiers; the engine plugs in NATS.
+pub trait ExternalVerifier: Send + Sync {
+    /// Asks the verifier of that name. `request` has content addresses in the place of file names.
+    ///
+    /// # Errors
+    /// A sentence that says why there is no answer; the verdict is then inconclusive, `verifier-unavailable`.
+    fn ask(&self, verifier: &str, request: &Request) -> Result<ExternalAnswer, String>;
+}
+
+/// Verifies requests. Cheap to share; one call runs on the caller's thread and one of its own.
+pub struct Service {
+    pub(crate) limits: OperatorLimits,
+    source: Arc<dyn ArtifactSource>,
+    /// Starting the compiler takes a moment, and not every caller runs a job.
+    pub(crate) wasm: LazyLock<Wasm>,
+    external: Option<Arc<dyn ExternalVerifier>>,
+}
+
+/// Bytes, or why there are none.
+pub(crate) enum Fetched {
+    Bytes(Arc<[u8]>),
+    Unavailable(String),
+}
+
+/// One request under verification; it names no files any more.
+pub(crate) struct Check<'a> {
+    pub(crate) service: &'a Service,
+    pub(crate) request: &'a Request,
+    named: &'a MemorySource,
+    source: &'a dyn ArtifactSource,
+}
+
+impl Check<'_> {
+    pub(crate) fn fetch(&self, reference: &Reference) -> Fetched {
+        let ask = |source: &dyn ArtifactSource| source.fetch(reference).and_then(|found| checked(reference, found));
+        match ask(self.named) {
+            Ok(Some(bytes)) => return Fetched::Bytes(bytes),
+            Ok(None) | Err(_) => {}
+        }
+        match ask(self.source) {
+            Ok(Some(bytes)) => Fetched::Bytes(bytes),
+            Ok(None) => Fetched::Unavailable(format!("nobody serves {reference}")),
+            Err(fault) => Fetched::Unavailable(format!("{reference} could not be fetched: {fault}")),
+        }
+    }
+}
+
+impl Service {
+    /// A service that fetches artifacts from these sources, in turn.
+    pub fn new(limits: OperatorLimits, sources: Vec<Arc<dyn ArtifactSource>>) -> Self {
+        Self { limits, source: Arc::new(Chain(sources)), wasm: LazyLock::new(Wasm::new), external: None }
+    }
+
+    /// Also asks out-of-process verifiers.
+    #[must_use]
+    pub fn with_external(mut self, external: Arc<dyn ExternalVerifier>) -> Self {
+        self.external = Some(external);
+        self
+    }
+
+    /// Verifies a request with the service's own sources.
+    ///
+    /// # Errors
+    /// [`BadRequest`] where a file named in the request is not there; everything else is a verdict.
+    pub fn verify(&self, request: &Request) -> Result<Verdict, BadRequest> {
+        self.verify_from(request, self.source.as_ref())
+    }
+
+    /// Verifies a request with other sources than the service's own.
+    ///
+    /// # Errors
+    /// As [`Service::verify`].
+    pub fn verify_from(&self, request: &Request, source: &dyn ArtifactSource) -> Result<Verdict, BadRequest> {
+        let start = Instant::now();
+        let (request, named) = pin(request, source)?;
+        let check = Check { service: self, request: &request, named: &named, source };
+        let mut verdict = method(&check, &request.method)?;
+        verdict.evidence.verifier_version = VERIFIER_VERSION.to_owned();
+        verdict.evidence.host = host();
+        verdict.evidence.wall_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Ok(verdict)
+    }
+
+    /// What a `Report` names as its request: BLAKE3 of the canonical JSON, with the BLAKE3 addresses of the bytes in the
+    /// place of file names. Content addresses stay as they are.
+    ///
+    /// # Errors
+    /// [`BadRequest`] where a file named in the request is not there.
+    pub fn request_digest(&self, request: &Request) -> Result<Digest, BadRequest> {
+        self.request_digest_from(request, self.source.as_ref())
+    }
+
+    /// [`Service::request_digest`] with other sources than the service's own.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn request_digest_from(&self, request: &Request, source: &dyn ArtifactSource) -> Result<Digest, BadRequest> {
+        Ok(pin(request, source)?.0.digest())
+    }
+}
+
+fn host() -> BTreeMap<String, String> {
+    let facts = [("arch", std::env::consts::ARCH), ("os", std::env::consts::OS)];
+    facts.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
+/// Reads every file that the request names, and puts its content address in the name's place.
+fn pin(request: &Request, source: &dyn ArtifactSource) -> Result<(Request, MemorySource), BadRequest> {
+    let (mut request, mut named) = (request.clone(), MemorySource::new());
+    request.references(&mut |field, reference| {
+        let Reference::File(name) = &*reference else { return Ok(()) };
+        match source.fetch(reference) {
+            Ok(Some(bytes)) => {
+                *reference = Reference::Address(named.add(bytes));
+                Ok(())
+            }
+            Ok(None) => Err(BadRequest::new(field, format!("no file {name} among the artifacts"))),
+            Err(fault) => Err(BadRequest::new(field, fault.to_string())),
+        }
+    })?;
+    Ok((request, named))
+}
+
+fn method(check: &Check<'_>, asked: &Method) -> Result<Verdict, BadRequest> {
+    match asked {
+        Method::Reexecution => reexecution::verify(check),
+        Method::Proof(asked) => proof::verify(check, asked),
+        Method::Majority { votes, rule } => majority::verify(check, votes, rule),
+        Method::External { verifier } => Ok(external(check, verifier)),
+        Method::All(of) => combined(check, asked, of, of.len()),
+        Method::Any(of) => combined(check, asked, of, 1),
+        Method::Threshold { of, k } => combined(check, asked, of, *k),
+    }
+}
+
+fn external(check: &Check<'_>, verifier: &str) -> Verdict {
+    let mut evidence = Evidence::new(format!("external/{verifier}"));
+    evidence.set("comparator", write::comparator(&check.request.comparator));
+    let answer = match &check.service.external {
+        Some(external) => external.ask(verifier, check.request),
+        None => Err("this service asks no out-of-process verifiers".to_owned()),
+    };
+    match answer {
+        Ok(answer) => {
+            evidence.set("external", answer.evidence);
+            Verdict::new(answer.verdict, &answer.code, answer.detail, evidence)
+        }
+        Err(problem) => {
+            Verdict::inconclusive("verifier-unavailable", format!("verifier {verifier}: {problem}"), evidence)
+        }
+    }
+}
+
+/// At least `needed` of the methods must say valid. All are asked, so that the evidence is the same for everybody.
+fn combined(check: &Check<'_>, asked: &Method, of: &[Method], needed: usize) -> Result<Verdict, BadRequest> {
+    let parts = of.iter().map(|part| method(check, part)).collect::<Result<Vec<_>, _>>()?;
+    let count = |kind| parts.iter().filter(|part| part.verdict == kind).count();
+    let (valid, open) = (count(VerdictKind::Valid), count(VerdictKind::Inconclusive));
+    let verdict = if valid >= needed {
+        VerdictKind::Valid
+    } else if valid + open < needed {
+        VerdictKind::Invalid
+    } else {
+        VerdictKind::Inconclusive
+    };
+    let decisive = parts.iter().enumerate().find(|(_, part)| part.verdict == verdict);
+    let (code, detail) = match decisive {
+        Some((index, part)) if verdict != VerdictKind::Valid => {
+            (part.reason.code.clone(), format!("of[{index}]: {}", part.reason.detail))
+        }
+        _ => ("ok".to_owned(), format!("{valid} of {} say valid, {needed} are needed", parts.len())),
+    };
+    let mut evidence = Evidence::new(asked.kind());
+    let part = |(part, method): (&Verdict, &Method)| {
+        json!({
+            "kind": method.kind(),
+            "verdict": part.verdict.word(),
+            "code": part.reason.code,
+            "digest": ContentAddress::Blake3(*part.digest.bytes()).to_string(),
+        })
+    };
+    evidence.set("of", parts.iter().zip(of).map(part).collect::<Vec<_>>());
+    evidence.set("needed", needed);
+    // What the parts found is worth showing, but their digests already stand for it.
+    let found = parts.iter().map(|part| json!({ "reason": part.reason, "evidence": part.evidence.fields }));
+    evidence.set("parts", found.collect::<Vec<_>>());
+    evidence.local = vec!["parts"];
+    Ok(Verdict::new(verdict, &code, detail, evidence))
+}

@@ -1,0 +1,13 @@
+//! The verifiers from outside: a request in, a verdict out.
+
+mod artifacts;
+mod bench;
+mod combined;
+mod comparators;
+mod deals;
+mod jobs;
+mod limits;
+mod modules;
+mod proofs;
+mod requests;
+mod votes;
