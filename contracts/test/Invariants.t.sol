@@ -7,7 +7,7 @@ import {ITribunalEscrow} from "../src/ITribunalEscrow.sol";
 
 /// @notice Honest, cheating and idle players on a few cases at once. A refused step is no failure.
 contract Players is Fixture {
-    uint256 internal constant CASES = 3;
+    uint256 internal constant CASES = 4;
 
     mapping(bytes32 => ITribunalEscrow.Outcome) private _ended;
     /// A case changed after it had ended, or a cheater's call went through.
@@ -38,6 +38,47 @@ contract Players is Fixture {
     function submit(uint256 index) external onCase(index) {
         bytes memory signature = _move(PROVIDER, 2, COUNT, CLAIM);
         _try(abi.encodeCall(escrow.submitResult, (terms, timeouts, COUNT, CLAIM, signature)));
+    }
+
+    /// Whoever is next does what it should, or lets its time run out.
+    function advance(uint256 index, uint256 salt) external onCase(index) {
+        ITribunalEscrow.Case memory it = escrow.caseOf(_termsHash());
+        bool idle = salt % 6 == 0;
+        if (it.state == ITribunalEscrow.State.None) {
+            ITribunalEscrow.Consent memory client = _consent(CLIENT, CLIENT_SEED);
+            ITribunalEscrow.Consent memory provider = _consent(PROVIDER, PROVIDER_SEED);
+            _try(abi.encodeCall(escrow.open, (terms, timeouts, mediation, client, provider)));
+        } else if (idle) {
+            vm.warp(block.timestamp + 101);
+            if (it.state == ITribunalEscrow.State.Open) escrow.timeoutSubmit(terms, timeouts);
+            if (it.state == ITribunalEscrow.State.Submitted) escrow.timeoutJudge(terms, timeouts);
+            if (it.state != ITribunalEscrow.State.Disputed) return;
+            if (it.clientRevealed && it.providerRevealed) escrow.timeoutMediate(terms, timeouts, mediation);
+            else escrow.timeoutDraw(terms, timeouts, mediation);
+        } else if (it.state == ITribunalEscrow.State.Open) {
+            bytes memory signature = _move(PROVIDER, 2, COUNT, CLAIM);
+            _try(abi.encodeCall(escrow.submitResult, (terms, timeouts, COUNT, CLAIM, signature)));
+        } else if (it.state == ITribunalEscrow.State.Submitted) {
+            if (salt % 6 == 1) _try(abi.encodeCall(escrow.accept, (terms, timeouts, _move(CLIENT, 3, 0, 0))));
+            else _try(abi.encodeCall(escrow.dispute, (terms, timeouts, _move(CLIENT, 4, 0, 0))));
+        } else if (it.state == ITribunalEscrow.State.Disputed) {
+            _judge(it, salt);
+        }
+    }
+
+    function _judge(ITribunalEscrow.Case memory it, uint256 salt) private {
+        if (!it.clientRevealed || !it.providerRevealed) {
+            uint8 party = it.clientRevealed ? 2 : 1;
+            bytes32 seed = party == 1 ? CLIENT_SEED : PROVIDER_SEED;
+            bytes memory signature = _move(party == 1 ? CLIENT : PROVIDER, 5, 0, seed);
+            _try(abi.encodeCall(escrow.reveal, (terms, timeouts, mediation, party, seed, signature)));
+            return;
+        }
+        uint8 verdict = uint8(1 + (salt >> 8) % 3);
+        uint8[] memory verdicts = _verdicts(verdict, verdict, uint8(1 + (salt >> 16) % 3));
+        ITribunalEscrow.Panel memory panel = _panel(1);
+        ITribunalEscrow.Vote[] memory votes = _votes(1, verdicts);
+        escrow.settleVerdict(terms, mediation, panel, ITribunalEscrow.Outcome(verdict + 1), votes);
     }
 
     function accept(uint256 index) external onCase(index) {
@@ -175,7 +216,7 @@ contract InvariantsTest is Cheats {
     }
 
     function targetSelectors() external view returns (FuzzSelector[] memory list) {
-        bytes4[] memory selectors = new bytes4[](11);
+        bytes4[] memory selectors = new bytes4[](15);
         selectors[0] = Players.open.selector;
         selectors[1] = Players.submit.selector;
         selectors[2] = Players.accept.selector;
@@ -187,6 +228,10 @@ contract InvariantsTest is Cheats {
         selectors[8] = Players.cheat.selector;
         selectors[9] = Players.takeOut.selector;
         selectors[10] = Players.wait_.selector;
+        // Weighed, so that most cases come to an end.
+        for (uint256 i = 11; i < 15; ++i) {
+            selectors[i] = Players.advance.selector;
+        }
         list = new FuzzSelector[](1);
         list[0] = FuzzSelector(address(players), selectors);
     }
