@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod bundle;
+pub mod contracts;
 pub mod deals;
 pub mod demo;
 pub mod keys;
@@ -47,6 +48,8 @@ enum Command {
     Bundle(bundle::Args),
     /// Operator keys as encrypted keystores.
     Keys(keys::Args),
+    /// The contracts on a chain of your own.
+    Contracts(contracts::Args),
 }
 
 /// Parses the command line, runs the command and gives its exit code.
@@ -75,6 +78,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Audit(args) => audit::run(args, json).await,
             Command::Bundle(args) => bundle::run(args, json).await,
             Command::Keys(args) => keys::run(args, json),
+            Command::Contracts(args) => contracts::run(args, json).await,
         }
     });
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));

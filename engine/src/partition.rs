@@ -281,6 +281,7 @@ impl Partition {
             self.deadlines.remove(&(at, deal_id));
             let deal = self.deal(&deal_id)?;
             let events = self.decide(deal.as_ref(), &Input::Tick).unwrap_or_default();
+            assert!(!events.is_empty(), "a deadline that has passed changes its deal");
             self.apply(deal, events, staged);
         }
         Ok(())
@@ -341,9 +342,6 @@ impl Partition {
     /// Folds decided events into the deal and stages them with their effects.
     fn apply(&mut self, deal: Option<Deal>, events: Vec<DealEvent>, staged: &mut Staged) {
         if events.is_empty() {
-            if let Some(deal) = deal {
-                self.watch(&deal);
-            }
             return;
         }
         if let Some(deal) = &deal {

@@ -54,6 +54,11 @@ pub struct NatsBus {
 }
 
 impl NatsBus {
+    /// The connection, for what is no stream: services.
+    pub const fn client(&self) -> &async_nats::Client {
+        &self.client
+    }
+
     /// Connects, and creates the four streams where they are missing.
     ///
     /// # Errors

@@ -69,7 +69,7 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     }
     let sound = evidence.sound;
     if !args.no_serve {
-        serve(&stage, args.listen, json).await?;
+        serve(&stage, args.listen, &args.out, json).await?;
     }
     stage.engine.shutdown().await;
     Ok(if as_expected && sound { ExitCode::SUCCESS } else { ExitCode::from(1) })
@@ -154,14 +154,15 @@ fn evidence(stage: &Stage, played: &[Played], out: &Path) -> Result<Evidence, Fa
     Ok(Evidence { files, lines, sound })
 }
 
-async fn serve(stage: &Stage, listen: SocketAddr, json: bool) -> Result<(), Failure> {
+async fn serve(stage: &Stage, listen: SocketAddr, out: &Path, json: bool) -> Result<(), Failure> {
     let state = crate::commands::serve::http_state(
         &stage.engine,
         &stage.verifier,
         &stage.artifacts,
         &stage.operator,
         None,
-    );
+    )
+    .with_store_hint(out.join("store").display().to_string());
     let listener = tokio::net::TcpListener::bind(listen)
         .await
         .map_err(|error| Failure::unavailable(format!("cannot listen on {listen}: {error}; give --listen ADDRESS:PORT")))?;
@@ -169,8 +170,6 @@ async fn serve(stage: &Stage, listen: SocketAddr, json: bool) -> Result<(), Fail
     if !json {
         println!("\nThe deals are on http://{address}/ until Ctrl-C.");
     }
-    axum::serve(listener, crate::http::router(state))
-        .with_graceful_shutdown(crate::commands::stopped())
-        .await
-        .map_err(Failure::unavailable)
+    crate::http::serve(listener, state, crate::commands::stopped()).await;
+    Ok(())
 }

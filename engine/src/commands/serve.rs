@@ -102,7 +102,8 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
     })
     .await
     .map_err(Failure::unavailable)?;
-    let state = http_state(&engine, &verifier, &artifacts, &operator, config.http.token.clone());
+    let state = http_state(&engine, &verifier, &artifacts, &operator, config.http.token.clone())
+        .with_store_hint(config.store.path.display().to_string());
     let cancel = tokio_util::sync::CancellationToken::new();
     let service = nats.map(|nats| {
         tokio::spawn(crate::service::serve(nats.client().clone(), state.clone(), cancel.clone()))
@@ -111,16 +112,15 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
         .await
         .map_err(|error| Failure::unavailable(format!("cannot listen on {}: {error}", config.http.listen)))?;
     tracing::info!(address = %listener.local_addr().map_err(Failure::unavailable)?, "page and API are served");
-    let outcome = {
-        let serving = axum::serve(listener, crate::http::router(state)).with_graceful_shutdown(crate::commands::stopped());
-        tokio::select! {
-            served = async { serving.await } => served.map_err(Failure::unavailable),
-            reason = engine.failed() => Err(Failure::unavailable(format!("the engine stopped: {reason}"))),
-        }
+    let outcome = tokio::select! {
+        () = crate::http::serve(listener, state, crate::commands::stopped()) => Ok(()),
+        reason = engine.failed() => Err(Failure::unavailable(format!("the engine stopped: {reason}"))),
     };
     cancel.cancel();
-    if let Some(service) = service {
-        let _ = service.await;
+    if let Some(service) = service
+        && let Ok(Err(fault)) = service.await
+    {
+        tracing::error!(%fault, "the NATS service did not run");
     }
     engine.shutdown().await;
     outcome.map(|()| ExitCode::SUCCESS)

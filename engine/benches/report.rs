@@ -1,0 +1,240 @@
+//! `make bench`: the engine's speed as ratios to limits and peers, measured on the same machine in the same run.
+//!
+//! Absolute figures wander on shared machines; the ratios are what to compare. Each figure is the median of several runs.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use tribunal_engine::{
+    audit,
+    bus::{Bus, InProcessBus, InProcessLimits, Message, Outgoing},
+    effects::outgoing,
+    engine::{Engine, Parts, now},
+    partition::{Job, Partition, Settings},
+    store::{Fsync, Store},
+};
+use tribunal_events::{ContentAddress, Envelope, Party, Timestamp, proto};
+use tribunal_fixtures::{Script, TermsBuilder, keys::key};
+use tribunal_verifiers::{FolderSource, MemorySource, OperatorLimits, Request, Service};
+
+const DEALS: usize = 2_000;
+const RUNS: usize = 5;
+const BATCH: usize = 1_000;
+
+fn main() {
+    // `cargo test --all-targets` runs benches too; a report there is only noise.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    println!("Ratios on this machine, medians of {RUNS} runs; 1.00 is the limit or peer named.\n");
+    let envelopes = envelopes();
+    let recovery = recovery(&envelopes);
+    let raw = raw_rocksdb(&envelopes);
+    let partition = partition(&envelopes);
+    let end_to_end = end_to_end(&envelopes);
+    println!("signature recovery, all cores        {recovery:>10.0} a second");
+    println!("raw RocksDB, synced batches of {BATCH}   {raw:>10.0} events a second");
+    println!("writer: decode to synced append      {partition:>10.0} events a second");
+    println!("bus to receipt, durable              {end_to_end:>10.0} events a second");
+    let limit = recovery.min(raw);
+    println!("  writer / smaller limit             {:>10.2}", partition / limit);
+    println!("  end to end / signature limit       {:>10.2}", end_to_end / recovery);
+    println!("  end to end / raw RocksDB           {:>10.2}\n", end_to_end / raw);
+    reexecution();
+    replay(&envelopes, recovery);
+}
+
+/// Honest deals without a contract: four signed events each, as they come off the bus.
+fn envelopes() -> Vec<Envelope> {
+    let deals: Vec<_> = (0..DEALS)
+        .map(|number| {
+            let builder = TermsBuilder::new(&format!("bench {number}")).without_contract();
+            let script = Script::new(builder.agree_by_s(4_000_000_000).build());
+            let claim = proto::Claim {
+                stdout: ContentAddress::of(b"").to_string(),
+                instruction_count: 1,
+                ..proto::Claim::default()
+            };
+            [script.proposed(Party::Client), script.agreed(Party::Provider), script.result_submitted(claim), script.accepted()]
+        })
+        .collect();
+    (0..4).flat_map(|step| deals.iter().map(move |deal| deal[step].clone())).collect()
+}
+
+fn messages(envelopes: &[Envelope]) -> Vec<Job> {
+    let start = now();
+    let message = |(index, envelope): (usize, &Envelope)| {
+        let Outgoing { subject, payload, message_id, .. } = outgoing(envelope).expect("well formed");
+        Job::Message(Message {
+            stream_sequence: index as u64 + 1,
+            subject,
+            payload,
+            at: Timestamp::from_us(start.us() + index as u64),
+            recorded_at: None,
+            message_id,
+            stream_created_us: 1,
+            incarnation: 0,
+        })
+    };
+    envelopes.iter().enumerate().map(message).collect()
+}
+
+fn median(mut run: impl FnMut() -> f64) -> f64 {
+    let mut figures: Vec<_> = (0..RUNS).map(|_| run()).collect();
+    figures.sort_by(f64::total_cmp);
+    figures[RUNS / 2]
+}
+
+fn rate(count: usize, spent: Duration) -> f64 {
+    count as f64 / spent.as_secs_f64()
+}
+
+fn recovery(envelopes: &[Envelope]) -> f64 {
+    let domain = tribunal_events::Domain::default();
+    let parsed: Vec<_> = envelopes.iter().map(|envelope| envelope.clone().parse().expect("well formed")).collect();
+    let share = parsed.len().div_ceil(cores());
+    median(|| {
+        let copies: Vec<Vec<_>> = parsed.chunks(share).map(<[_]>::to_vec).collect();
+        let start = Instant::now();
+        thread::scope(|scope| {
+            for part in copies {
+                scope.spawn(move || part.into_iter().for_each(|event| drop(event.authenticate(&domain).expect("signed"))));
+            }
+        });
+        rate(envelopes.len(), start.elapsed())
+    })
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn raw_rocksdb(envelopes: &[Envelope]) -> f64 {
+    let bytes: Vec<_> = envelopes.iter().map(Envelope::encode).collect();
+    median(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut options = rocksdb::Options::default();
+        options.create_if_missing(true);
+        let db = rocksdb::DB::open(&options, folder.path()).expect("opens");
+        let mut sync = rocksdb::WriteOptions::default();
+        sync.set_sync(true);
+        let start = Instant::now();
+        for (number, part) in bytes.chunks(BATCH).enumerate() {
+            let mut batch = rocksdb::WriteBatch::default();
+            for (index, value) in part.iter().enumerate() {
+                batch.put(((number * BATCH + index) as u64).to_be_bytes(), value);
+            }
+            db.write_opt(&batch, &sync).expect("writes");
+        }
+        rate(bytes.len(), start.elapsed())
+    })
+}
+
+fn settings() -> Settings {
+    Settings { operator: key("operator"), domains: Vec::new(), recorded_time: false }
+}
+
+fn partition(envelopes: &[Envelope]) -> f64 {
+    median(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path(), Fsync::Always).expect("opens");
+        let mut partition = Partition::new(store, settings(), "DEALS").expect("starts");
+        let mut jobs = messages(envelopes).into_iter();
+        let start = Instant::now();
+        loop {
+            let batch: Vec<_> = jobs.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                break;
+            }
+            let processed = partition.process(batch).expect("processes");
+            assert!(processed.refused.is_empty(), "{:?}", processed.refused.first());
+        }
+        rate(envelopes.len(), start.elapsed())
+    })
+}
+
+fn end_to_end(envelopes: &[Envelope]) -> f64 {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads");
+    median(|| {
+        runtime.block_on(async {
+            let folder = tempfile::tempdir().expect("a folder");
+            let bus: Arc<dyn Bus> = Arc::new(InProcessBus::new(now, InProcessLimits::default()));
+            let artifacts = Arc::new(MemorySource::new());
+            let engine = Engine::start(Parts {
+                store: Store::open(folder.path(), Fsync::Always).expect("opens"),
+                bus: Arc::clone(&bus),
+                chain: None,
+                verifier: Arc::new(Service::new(OperatorLimits::default(), Vec::new())),
+                artifacts,
+                settings: settings(),
+                mediators: Vec::new(),
+                workers: 1,
+            })
+            .await
+            .expect("starts");
+            let out: Vec<_> = envelopes.iter().map(|envelope| outgoing(envelope).expect("well formed")).collect();
+            let start = Instant::now();
+            for out in out {
+                bus.publish(out).await.expect("publishes");
+            }
+            engine.idle().await.expect("idles");
+            let figure = rate(envelopes.len(), start.elapsed());
+            assert_eq!(engine.store().last_position() as usize, envelopes.len() + DEALS, "each deal settles too");
+            engine.shutdown().await;
+            figure
+        })
+    })
+}
+
+/// The fixtures' programs in the sandbox, beside the same modules in wasmtime with the same host functions but neither
+/// fuel nor limits.
+fn reexecution() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures");
+    let source = || Arc::new(FolderSource::open(&fixtures).expect("fixtures"));
+    let service = Service::new(OperatorLimits::default(), vec![source()]);
+    println!("re-execution of a cached module / plain wasmtime without fuel and limits:");
+    let mut ratios = Vec::new();
+    for name in ["wordcount-valid", "render-valid", "heat-valid"] {
+        let text = std::fs::read_to_string(fixtures.join(format!("requests/{name}.json"))).expect("a request");
+        let request = Request::parse(&text).expect("well formed");
+        service.verify(&request).expect("compiles");
+        let ours = median(|| {
+            let start = Instant::now();
+            service.verify(&request).expect("verifies");
+            start.elapsed().as_secs_f64()
+        });
+        let plain = median(|| service.run_plain(&request).expect("runs").as_secs_f64());
+        println!("  {name:20} {:>8.1} ms / {:>8.1} ms   {:>6.2}", ours * 1e3, plain * 1e3, ours / plain);
+        ratios.push(ours / plain);
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!("  median                                       {:>6.2}\n", ratios[ratios.len() / 2]);
+}
+
+fn replay(envelopes: &[Envelope], recovery: f64) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Store::open(folder.path(), Fsync::Group).expect("opens");
+    let mut partition = Partition::new(store.clone(), settings(), "DEALS").expect("starts");
+    partition.process(messages(envelopes)).expect("processes");
+    let events = store.last_position() as usize;
+    let bytes: usize = store.log(1).map(|record| record.expect("reads").envelope.encode().len()).sum();
+    let hashing = median(|| {
+        let data = vec![7_u8; bytes];
+        let start = Instant::now();
+        std::hint::black_box(blake3::hash(&data));
+        rate(events, start.elapsed())
+    });
+    let audited = median(|| {
+        let start = Instant::now();
+        let report = audit::audit(&store, audit::Scope::All, audit::AuditOptions::default()).expect("audits");
+        assert!(report.is_clean(), "{report:?}");
+        rate(events, start.elapsed())
+    });
+    println!("audit replay of {events} events         {audited:>10.0} a second");
+    println!("  audit / signature limit            {:>10.2}", audited / recovery);
+    println!("  audit / BLAKE3 of the same bytes   {:>10.4}", audited / hashing);
+}

@@ -1,0 +1,159 @@
+//! `tribunal audit [ID…]`.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tribunal_events::DealId;
+use tribunal_verifiers::{OperatorLimits, Service};
+
+use crate::{
+    artifacts,
+    audit::{AuditOptions, AuditReport, Scope, audit},
+    config::{self, Config},
+    failure::Failure,
+    store::{Store, StoreFault},
+};
+
+/// Something does not fit.
+const EXIT_DISCREPANCY: u8 = 1;
+/// An id that the store does not know.
+const EXIT_UNKNOWN: u8 = 2;
+
+/// Replays past deals and finds what does not fit.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 clean, 1 something does not fit, 2 a deal that is not there, 69 no store.\n\nExample:\n  tribunal audit --all\n  tribunal audit --reverify --store tribunal-data --artifacts fixtures"
+)]
+pub struct Args {
+    /// Deals to audit; default: all.
+    #[arg(value_name = "ID")]
+    ids: Vec<DealId>,
+    /// All deals, and the log as a whole.
+    #[arg(long, conflicts_with = "ids")]
+    all: bool,
+    /// The store; default: store.path of the configuration.
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Run the verifiers again, and compare with every vote.
+    #[arg(long)]
+    reverify: bool,
+    /// Where modules and data are; may be given more than once. Default: verifiers.artifacts of the configuration.
+    #[arg(long, value_name = "DIR", requires = "reverify")]
+    artifacts: Vec<PathBuf>,
+}
+
+/// Runs the command; works while an engine writes to the store.
+///
+/// # Errors
+/// 69 without a store, 78 for settings.
+pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
+    let (config, _) = config::load(None, &[])?;
+    let path = args.store.clone().unwrap_or_else(|| config.store.path.clone());
+    let work = tokio::task::spawn_blocking(move || audited(&args, &config, &path));
+    let report = work.await.map_err(|error| Failure::unavailable(error.to_string()))??;
+    if json {
+        let mut answer = serde_json::to_value(&report).map_err(Failure::unavailable)?;
+        answer["clean"] = report.is_clean().into();
+        println!("{answer}");
+    } else {
+        print(&report);
+    }
+    for deal_id in &report.unknown {
+        eprintln!("tribunal: there is no deal {deal_id} in this store");
+    }
+    Ok(ExitCode::from(match (report.is_clean(), report.unknown.is_empty()) {
+        (false, _) => EXIT_DISCREPANCY,
+        (true, false) => EXIT_UNKNOWN,
+        (true, true) => 0,
+    }))
+}
+
+fn audited(args: &Args, config: &Config, path: &Path) -> Result<AuditReport, Failure> {
+    let store = open(path)?;
+    let folders = if args.artifacts.is_empty() { &config.verifiers.artifacts } else { &args.artifacts };
+    let source = args.reverify.then(|| artifacts::folders(folders)).transpose()?;
+    let service = Service::new(limits(config), Vec::new());
+    // Nothing is drawn before a second has passed.
+    let (start, bar) = (Instant::now(), Mutex::new(None::<ProgressBar>));
+    let progress = |done: u64, total: u64| {
+        if start.elapsed() < Duration::from_secs(1) {
+            return;
+        }
+        let mut bar = bar.lock().unwrap_or_else(PoisonError::into_inner);
+        let bar = bar.get_or_insert_with(|| {
+            let style = ProgressStyle::with_template("auditing {bar:40} {pos}/{len} records {eta}");
+            ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        });
+        bar.set_length(total);
+        bar.set_position(done);
+    };
+    let scope = if args.ids.is_empty() { Scope::All } else { Scope::Deals(args.ids.clone()) };
+    let options =
+        AuditOptions { reverify: source.as_deref().map(|source| (&service, source)), progress: Some(&progress) };
+    let outcome = audit(&store, scope, options);
+    if let Some(bar) = bar.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        bar.finish_and_clear();
+    }
+    outcome.map_err(|fault| Failure::unavailable(format!("{}: {fault}", path.display())))
+}
+
+/// Opens a store for reading, with the exit code that each reason has.
+pub(super) fn open(path: &Path) -> Result<Store, Failure> {
+    Store::open_read_only(path).map_err(|fault| match fault {
+        StoreFault::Missing { .. } => Failure::unavailable(format!("{fault}; name one with --store DIR")),
+        StoreFault::Damaged { .. } => Failure::new(EXIT_DISCREPANCY, format!("{}: {fault}", path.display())),
+        fault => Failure::unavailable(format!("{}: {fault}", path.display())),
+    })
+}
+
+const fn limits(config: &Config) -> OperatorLimits {
+    let it = &config.verifiers;
+    OperatorLimits {
+        fuel_max: it.fuel_max,
+        memory_bytes_max: it.memory_bytes_max,
+        output_bytes_max: it.output_bytes_max,
+        wall_ms_max: it.wall_ms_max,
+    }
+}
+
+fn print(report: &AuditReport) {
+    let outcomes = report.outcomes.iter().map(|(word, count)| format!("{count} {word}")).collect::<Vec<_>>().join(", ");
+    println!("{} deals ({outcomes}), {} records, {} signatures", report.deals, report.records, report.signatures);
+    if report.reverified > 0 {
+        println!("{} results verified again, {} votes confirmed", report.reverified, report.votes_confirmed);
+    }
+    for it in &report.discrepancies {
+        println!("{}", place(it.deal_id, it.position, it.version));
+        println!(
+            "  {}: expected {}\n  {:width$}  found    {}",
+            it.code,
+            it.expected,
+            "",
+            it.found,
+            width = it.code.len()
+        );
+    }
+    for it in &report.notes {
+        println!("note: {}: {} ({})", place(it.deal_id, it.position, None), it.text, it.code);
+    }
+    match report.discrepancy_count {
+        0 => println!("clean"),
+        count if count > report.discrepancies.len() as u64 => {
+            println!("{count} discrepancies, the first {} above", report.discrepancies.len());
+        }
+        1 => println!("1 discrepancy"),
+        count => println!("{count} discrepancies"),
+    }
+}
+
+pub(super) fn place(deal_id: Option<DealId>, position: Option<u64>, version: Option<u64>) -> String {
+    let deal = deal_id.map_or_else(|| "the store".into(), |deal_id| format!("deal {deal_id}"));
+    let position = position.map_or_else(String::new, |position| format!(", position {position}"));
+    let version = version.map_or_else(String::new, |version| format!(", version {version}"));
+    format!("{deal}{position}{version}")
+}

@@ -1,0 +1,114 @@
+//! The binary as its users meet it: output and exit codes.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+fn tribunal(args: &[&str], folder: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tribunal")).args(args).current_dir(folder).output().unwrap()
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures").canonicalize().unwrap()
+}
+
+#[test]
+fn bad_usage_ends_with_64_and_help_with_0() {
+    let folder = tempfile::tempdir().unwrap();
+    for args in [&["no-such-command"][..], &["verify"], &["audit", "--no-such-flag"], &[]] {
+        assert_eq!(tribunal(args, folder.path()).status.code(), Some(64), "{args:?}");
+    }
+    let help = ["demo", "serve", "sign", "submit", "deals", "verify", "audit", "bundle", "keys"];
+    for command in help {
+        let output = tribunal(&[command, "--help"], folder.path());
+        assert_eq!(output.status.code(), Some(0), "{command}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("Example"), "{command} --help has no example");
+    }
+}
+
+#[test]
+fn an_unreadable_configuration_ends_with_78_and_names_the_key() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tribunal.toml"), "[store]\nfsync = \"sometimes\"\n").unwrap();
+    let output = tribunal(&["serve"], folder.path());
+    assert_eq!(output.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("fsync"), "{output:?}");
+    let output = tribunal(&["serve", "--config", "missing.toml"], folder.path());
+    assert_eq!(output.status.code(), Some(78));
+}
+
+#[test]
+fn a_world_that_is_not_there_ends_with_69() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = tribunal(&["serve", "--bus-url", "nats://127.0.0.1:1", "--listen", "127.0.0.1:0"], folder.path());
+    assert_eq!(output.status.code(), Some(69), "{output:?}");
+    let output = tribunal(&["deals", "--store", "nowhere"], folder.path());
+    assert_eq!(output.status.code(), Some(69), "{output:?}");
+}
+
+#[test]
+fn settings_show_where_they_come_from() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tribunal.toml"), "[http]\nlisten = \"127.0.0.1:9999\"\n").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_tribunal"))
+        .args(["serve", "--print-config", "--store", "elsewhere"])
+        .env("TRIBUNAL_BUS__STREAM", "OTHER")
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("http.listen = \"127.0.0.1:9999\"  # "), "{text}");
+    assert!(text.contains("bus.stream = \"OTHER\""), "{text}");
+    assert!(text.contains("store.path = \"elsewhere\""), "{text}");
+    assert!(text.contains("store.fsync = \"always\"  # default"), "{text}");
+}
+
+#[test]
+fn keys_are_made_shown_and_never_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("password"), "correct horse\n").unwrap();
+    let new = ["keys", "new", "key.json", "--password-file", "password"];
+    let output = tribunal(&new, folder.path());
+    assert!(output.status.success(), "{output:?}");
+    let address = String::from_utf8_lossy(&output.stdout).split_whitespace().next().unwrap().to_owned();
+    let text = std::fs::read_to_string(folder.path().join("key.json")).unwrap();
+    let keystore: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(keystore["version"], 3, "a Web3 keystore");
+    let show = ["keys", "show", "key.json", "--password-file", "password"];
+    let output = tribunal(&show, folder.path());
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with(&address), "{output:?}");
+    assert_eq!(tribunal(&new, folder.path()).status.code(), Some(64), "the file is there already");
+    assert_eq!(std::fs::read_to_string(folder.path().join("key.json")).unwrap(), text);
+    std::fs::write(folder.path().join("wrong"), "incorrect\n").unwrap();
+    let output = tribunal(&["sign", "key.json", "--key", "key.json", "--password-file", "wrong"], folder.path());
+    assert_eq!(output.status.code(), Some(78), "a wrong password: {output:?}");
+}
+
+#[test]
+fn verify_tells_valid_invalid_inconclusive_and_bad_requests_apart() {
+    let requests = fixtures().join("requests");
+    for (name, code, reason) in [
+        ("wordcount-valid.json", 0, "ok"),
+        ("wordcount-invalid.json", 1, "output-differs"),
+        ("unknown-runtime.json", 3, "unknown-runtime"),
+        ("missing-file.json", 2, ""),
+        ("escaping-path.json", 2, ""),
+        ("product-proof-valid.json", 0, "ok"),
+        ("product-proof-wrong-inputs.json", 1, "proof"),
+        ("majority-outlier.json", 0, "ok"),
+        ("heat-within-tolerance.json", 0, "ok"),
+    ] {
+        let path = requests.join(name);
+        let output = tribunal(&["--json", "verify", path.to_str().unwrap(), "--artifacts", fixtures().to_str().unwrap()], &fixtures());
+        assert_eq!(output.status.code(), Some(code), "{name}: {output:?}");
+        if code == 2 {
+            assert!(!output.stderr.is_empty(), "{name} names what is wrong");
+            continue;
+        }
+        let verdict: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(verdict["reason"]["code"].as_str().unwrap().starts_with(reason), "{name}: {verdict}");
+        assert!(verdict["digest"].as_str().unwrap().starts_with("blake3:"), "{name}");
+        assert!(verdict.get("signer").is_none(), "{name}: no key, no signature");
+    }
+}

@@ -1,0 +1,13 @@
+//! Tests of the engine against real parts: RocksDB, nats-server, the in-process EVM, anvil, a browser-less HTTP client.
+
+mod audit;
+mod bundle;
+mod bus;
+mod cli;
+mod crash;
+mod demo;
+mod http;
+mod service;
+mod store;
+mod submit;
+mod walkthroughs;
