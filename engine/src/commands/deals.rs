@@ -158,7 +158,12 @@ fn show(store: &Store, id: &str, at: Option<u64>, json: bool) -> Result<String, 
     for entry in view::timeline(store, &deal_id, at).map_err(Failure::unavailable)? {
         let (role, _) = entry.by.split_once(' ').unwrap_or((&entry.by, ""));
         let kind = entry.kind.replace('_', " ");
-        text.push_str(&format!("{:>6}  {}  {kind:<18}  {role} {}\n", entry.position, moment(&entry.at), plain(&entry.what)));
+        text.push_str(&format!(
+            "{:>6}  {}  {kind:<18}  {role} {}\n",
+            entry.position,
+            moment(&entry.at),
+            plain(&entry.what)
+        ));
     }
     Ok(text)
 }
@@ -171,7 +176,8 @@ fn find(store: &Store, text: &str) -> Result<DealId, Failure> {
     let digits = text.strip_prefix("0x").unwrap_or(text).to_ascii_lowercase();
     let hex = digits.len() <= 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !hex || digits.len() < PREFIX_DIGITS_MIN {
-        let sentence = format!("{text:?} is no deal id: 0x and 64 hex digits, or at least the first {PREFIX_DIGITS_MIN}");
+        let sentence =
+            format!("{text:?} is no deal id: 0x and 64 hex digits, or at least the first {PREFIX_DIGITS_MIN}");
         return Err(Failure::usage(sentence));
     }
     let mut found = Vec::new();

@@ -22,9 +22,33 @@ const INPUT_BYTES_MAX: u64 = 1 << 20;
 
 /// The fields of the schema that hold bytes; hex is taken in them, too. No text field has one of these names.
 const BYTES_FIELDS: [&str; 27] = [
-    "deal_id", "dealId", "sender", "terms_signature", "termsSignature", "seed_commitment", "seedCommitment",
-    "move_signature", "moveSignature", "seed", "commitment", "salt", "digest", "signature", "nonce", "client", "provider",
-    "solver", "operator", "mediators", "contract", "token", "treasury", "address", "public_key", "publicKey", "terms",
+    "deal_id",
+    "dealId",
+    "sender",
+    "terms_signature",
+    "termsSignature",
+    "seed_commitment",
+    "seedCommitment",
+    "move_signature",
+    "moveSignature",
+    "seed",
+    "commitment",
+    "salt",
+    "digest",
+    "signature",
+    "nonce",
+    "client",
+    "provider",
+    "solver",
+    "operator",
+    "mediators",
+    "contract",
+    "token",
+    "treasury",
+    "address",
+    "public_key",
+    "publicKey",
+    "terms",
 ];
 
 /// Signs an event and prints the envelope.

@@ -106,7 +106,8 @@ fn shown(place: &str, outcome: &Result<Answer, String>, json: bool) -> String {
             line.to_string()
         }
         Err(problem) if json => {
-            serde_json::json!({ "line": place, "status": "refused", "reason_code": "malformed", "reason": problem }).to_string()
+            serde_json::json!({ "line": place, "status": "refused", "reason_code": "malformed", "reason": problem })
+                .to_string()
         }
         Ok(answer) => {
             let receipt = &answer.receipt;

@@ -1,0 +1,141 @@
+//! Prometheus metrics, made when they are asked for.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    sync::{Mutex, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use axum::{
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
+
+use super::HttpState;
+use crate::store::{Store, StoreFault};
+
+/// Refused messages that are looked at to count their reasons, at most; older ones count as `older`.
+const REFUSED_READ_MAX: u64 = 10_000;
+
+/// What would take long to count anew each time.
+#[derive(Default)]
+pub(super) struct Cache(Mutex<Counted>);
+
+#[derive(Clone, Default)]
+struct Counted {
+    refused: u64,
+    refused_by: BTreeMap<String, u64>,
+    /// Log position at which the deals were counted.
+    position: u64,
+    open: u64,
+    settled: u64,
+}
+
+impl Cache {
+    fn count(&self, store: &Store) -> Result<Counted, StoreFault> {
+        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = store.refused_count()?;
+        let new = refused.saturating_sub(counted.refused);
+        let looked_at = new.min(REFUSED_READ_MAX);
+        for message in store.refused(usize::try_from(looked_at).unwrap_or(0))? {
+            *counted.refused_by.entry(message.reason_code).or_default() += 1;
+        }
+        if new > looked_at {
+            *counted.refused_by.entry("older".into()).or_default() += new - looked_at;
+        }
+        counted.refused = refused;
+        let position = store.last_position();
+        if position != counted.position {
+            (counted.open, counted.settled) = (0, 0);
+            for entry in store.deals() {
+                if entry?.1.open { counted.open += 1 } else { counted.settled += 1 }
+            }
+            counted.position = position;
+        }
+        Ok(counted.clone())
+    }
+}
+
+pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
+    let shared = std::sync::Arc::clone(&state.0);
+    let counted = state.read(move |store| shared.metrics.count(store)).await;
+    let last = tokio::time::timeout(Duration::from_secs(1), state.0.bus.last()).await;
+    let mut text = Text::default();
+    let position = state.store().last_position();
+    text.metric("tribunal_events_recorded_total", "counter", "Events in the log.", &[("", position)]);
+    text.metric("tribunal_log_position", "gauge", "Position of the last record.", &[("", position)]);
+    if let Ok(counted) = counted {
+        let labelled = |name: &str, value: &str| format!("{name}=\"{}\"", escape(value));
+        let refused: Vec<_> = counted.refused_by.iter().map(|(code, n)| (labelled("reason", code), *n)).collect();
+        text.metric("tribunal_events_refused_total", "counter", "Messages not admitted, by reason.", &refused);
+        let deals = [("state=\"open\"", counted.open), ("state=\"settled\"", counted.settled)];
+        text.metric("tribunal_deals", "gauge", "Deals that may still move, and that are over.", &deals);
+    }
+    let activity = &state.0.activity;
+    let effects = activity.effects.load(Ordering::SeqCst) + activity.waiting.load(Ordering::SeqCst);
+    text.metric("tribunal_outbox_effects", "gauge", "Effects that are not done yet.", &[("", effects as u64)]);
+    let waiting = activity.waiting.load(Ordering::SeqCst) as u64;
+    text.metric(
+        "tribunal_outbox_waiting_effects",
+        "gauge",
+        "Of these, failed and to be tried again.",
+        &[("", waiting)],
+    );
+    if let Ok(Ok(last)) = last {
+        let lag = last.saturating_sub(activity.sequence.load(Ordering::SeqCst));
+        text.metric(
+            "tribunal_bus_lag_messages",
+            "gauge",
+            "Messages on the bus that are not recorded yet.",
+            &[("", lag)],
+        );
+    }
+    let connected = u64::from(state.0.bus.connected());
+    text.metric("tribunal_bus_connected", "gauge", "Whether the bus can be reached.", &[("", connected)]);
+    let ready = u64::from((state.0.ready)());
+    text.metric("tribunal_ready", "gauge", "Whether events are read and written.", &[("", ready)]);
+    let counts = state.reporter().counts();
+    let verdicts: Vec<_> = ["valid", "invalid", "inconclusive"]
+        .iter()
+        .zip(&counts.verdicts)
+        .map(|(word, count)| (format!("verdict=\"{word}\""), count.load(Ordering::Relaxed)))
+        .collect();
+    text.metric("tribunal_verifications_total", "counter", "Verification requests answered.", &verdicts);
+    let failed = [
+        ("reason=\"bad-request\"", counts.bad_requests.load(Ordering::Relaxed)),
+        ("reason=\"busy\"", counts.busy.load(Ordering::Relaxed)),
+    ];
+    text.metric("tribunal_verifications_refused_total", "counter", "Verification requests turned away.", &failed);
+    let answers: Vec<_> = state
+        .0
+        .answers
+        .iter()
+        .enumerate()
+        .map(|(class, count)| (format!("class=\"{}xx\"", class + 1), count.load(Ordering::Relaxed)))
+        .collect();
+    text.metric("tribunal_http_answers_total", "counter", "HTTP answers by class of status.", &answers);
+    let streams = (super::STREAMS_MAX - state.0.streams.available_permits()) as u64;
+    text.metric("tribunal_http_streams", "gauge", "Open streams of events.", &[("", streams)]);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.0).into_response()
+}
+
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn metric<L: AsRef<str>>(&mut self, name: &str, kind: &str, help: &str, samples: &[(L, u64)]) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for (labels, value) in samples {
+            let _ = match labels.as_ref() {
+                "" => writeln!(self.0, "{name} {value}"),
+                labels => writeln!(self.0, "{name}{{{labels}}} {value}"),
+            };
+        }
+    }
+}
+
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}

@@ -1,0 +1,402 @@
+//! The verification service's signed answers, over HTTP and NATS alike.
+//!
+//! **Invariant:** what is signed is a `Report` over the digests of request and verdict, never a mediator's `Verdict`: else
+//! anyone could have a vote signed by asking.
+//! **Invariant:** a request that names a deal is verified only if it asks what that deal's terms and claim say.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use serde_json::Value;
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tribunal_events::{
+    Address, B256, Claim, DealId, Digest, Domain, EventKind, ReportStruct, SigningKey, Terms, VerdictKind,
+};
+use tribunal_verifiers::{
+    ArtifactFault, ArtifactSource, BadRequest, Method, Reference, Request, Service, Verdict, Vote,
+};
+
+use crate::{replay::ReplayFault, store::Store};
+
+/// Answers kept for their request ids at most.
+const ANSWERS_MAX: usize = 1024;
+/// Bytes of those answers at most.
+const ANSWERS_BYTES_MAX: usize = 64 << 20;
+
+/// Why there is no verdict.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportFault {
+    /// The request is wrong.
+    #[error(transparent)]
+    BadRequest(#[from] BadRequest),
+    /// The id was used for another request.
+    #[error("request_id: {0:?} was used for another request before; choose a new one")]
+    RequestIdReused(String),
+    /// As many as allowed run and wait already.
+    #[error("too many verifications run and wait here already; ask again later")]
+    Busy,
+    /// The deal cannot be read.
+    #[error("the record of the deal cannot be read: {0}")]
+    Record(#[from] ReplayFault),
+    /// A bug.
+    #[error("the verification ended unexpectedly: {0}")]
+    Ended(String),
+}
+
+impl ReportFault {
+    /// Stable code.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "bad-request",
+            Self::RequestIdReused(_) => "request-id-reused",
+            Self::Busy => "busy",
+            Self::Record(_) => "record",
+            Self::Ended(_) => "internal",
+        }
+    }
+
+    /// The field of the request that is wrong, if one is.
+    pub fn field(&self) -> Option<&str> {
+        match self {
+            Self::BadRequest(bad) => Some(&bad.field),
+            Self::RequestIdReused(_) => Some("request_id"),
+            _ => None,
+        }
+    }
+}
+
+/// How many verifications a reporter takes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReporterLimits {
+    /// Side by side.
+    pub running_max: usize,
+    /// Waiting for their turn; more are turned away.
+    pub waiting_max: usize,
+}
+
+impl Default for ReporterLimits {
+    /// 2 running, 64 waiting.
+    fn default() -> Self {
+        Self { running_max: 2, waiting_max: 64 }
+    }
+}
+
+/// What a reporter has answered so far.
+#[derive(Debug, Default)]
+pub struct ReportCounts {
+    /// Verdicts by kind: valid, invalid, inconclusive.
+    pub verdicts: [AtomicU64; 3],
+    /// Bad requests.
+    pub bad_requests: AtomicU64,
+    /// Turned away.
+    pub busy: AtomicU64,
+}
+
+/// Verifies and signs. Clones share everything.
+#[derive(Clone)]
+pub struct Reporter(Arc<Inner>);
+
+struct Inner {
+    verifier: Arc<Service>,
+    artifacts: Arc<dyn ArtifactSource>,
+    store: Store,
+    key: SigningKey,
+    running: Arc<Semaphore>,
+    places: Arc<Semaphore>,
+    answers: Mutex<Answers>,
+    counts: ReportCounts,
+}
+
+/// A request that is ready to be verified.
+struct Prepared {
+    request: Request,
+    digest: Digest,
+    domain: Domain,
+    artifacts: ReadOnce,
+}
+
+impl Reporter {
+    /// A reporter that finds artifacts in `artifacts` alone and signs with `key`.
+    pub fn new(
+        verifier: Arc<Service>,
+        artifacts: Arc<dyn ArtifactSource>,
+        store: Store,
+        key: SigningKey,
+        limits: ReporterLimits,
+    ) -> Self {
+        let running_max = limits.running_max.max(1);
+        Self(Arc::new(Inner {
+            verifier,
+            artifacts,
+            store,
+            key,
+            running: Arc::new(Semaphore::new(running_max)),
+            places: Arc::new(Semaphore::new(running_max.saturating_add(limits.waiting_max))),
+            answers: Mutex::default(),
+            counts: ReportCounts::default(),
+        }))
+    }
+
+    /// The account that signs.
+    pub fn signer(&self) -> Address {
+        self.0.key.address()
+    }
+
+    /// What was answered so far.
+    pub fn counts(&self) -> &ReportCounts {
+        &self.0.counts
+    }
+
+    /// Verifies the request in this JSON text. Gives the verdict JSON of INTERFACES with `signer` and `signature`, and
+    /// `request_digest`, the other half of what is signed.
+    ///
+    /// # Errors
+    /// [`ReportFault`].
+    pub async fn verify(&self, text: Vec<u8>) -> Result<Arc<Value>, ReportFault> {
+        let answer = self.answer(text).await;
+        let counts = &self.0.counts;
+        match &answer {
+            Ok(_) => {}
+            Err(ReportFault::BadRequest(_) | ReportFault::RequestIdReused(_)) => {
+                counts.bad_requests.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(ReportFault::Busy) => {
+                counts.busy.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(fault) => tracing::error!(%fault, "a verification request could not be answered"),
+        }
+        answer
+    }
+
+    async fn answer(&self, text: Vec<u8>) -> Result<Arc<Value>, ReportFault> {
+        let inner = &self.0;
+        let place = Arc::clone(&inner.places).try_acquire_owned().map_err(|_| ReportFault::Busy)?;
+        let place = Arc::new(place);
+        let prepared = self.blocking(&place, move |inner| inner.prepare(&text)).await??;
+        let Some(id) = prepared.request.request_id.clone() else { return self.run(&place, prepared).await };
+        let cell = inner.answers().cell(&id, prepared.digest)?;
+        let answer = cell.get_or_try_init(|| self.run(&place, prepared)).await?;
+        inner.answers().keep(&id, &cell, answer);
+        Ok(Arc::clone(answer))
+    }
+
+    async fn run(&self, place: &Arc<OwnedSemaphorePermit>, prepared: Prepared) -> Result<Arc<Value>, ReportFault> {
+        let verdict = self.blocking(place, move |inner| inner.verify(&prepared)).await??;
+        Ok(Arc::new(verdict))
+    }
+
+    /// Runs work on a thread of its own, in turn. It keeps its place though nobody waits for it any more.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        place: &Arc<OwnedSemaphorePermit>,
+        work: impl FnOnce(&Inner) -> T + Send + 'static,
+    ) -> Result<T, ReportFault> {
+        let (inner, place) = (Arc::clone(&self.0), Arc::clone(place));
+        let permit = Arc::clone(&inner.running).acquire_owned().await;
+        let permit = permit.map_err(|error| ReportFault::Ended(error.to_string()))?;
+        let task = tokio::task::spawn_blocking(move || {
+            let _held = (permit, place);
+            work(&inner)
+        });
+        task.await.map_err(|error| ReportFault::Ended(error.to_string()))
+    }
+}
+
+impl Inner {
+    fn answers(&self) -> std::sync::MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn prepare(&self, text: &[u8]) -> Result<Prepared, ReportFault> {
+        let text = std::str::from_utf8(text).map_err(|error| bad("request", error.to_string()))?;
+        let request = Request::parse(text)?;
+        let artifacts = ReadOnce { source: Arc::clone(&self.artifacts), files: Mutex::default() };
+        let digest = self.verifier.request_digest_from(&request, &artifacts)?;
+        let domain = match &request.deal_id {
+            Some(deal_id) => self.check_recorded(&request, deal_id, digest, &artifacts)?,
+            None => Domain::default(),
+        };
+        Ok(Prepared { request, digest, domain, artifacts })
+    }
+
+    /// The deal's domain, if the request asks what the deal says.
+    fn check_recorded(
+        &self,
+        request: &Request,
+        deal_id: &DealId,
+        digest: Digest,
+        artifacts: &ReadOnce,
+    ) -> Result<Domain, ReportFault> {
+        let Some(recorded) = recorded(&self.store, deal_id)? else {
+            return Err(bad("deal_id", format!("no deal {deal_id} is recorded here")));
+        };
+        let Some(claim) = &recorded.claim else {
+            return Err(bad("claim", format!("no result is submitted in deal {deal_id}")));
+        };
+        let expected = Request {
+            request_id: request.request_id.clone(),
+            ..by_voter(Request::for_deal(&recorded.terms, claim, &recorded.replicas))
+        };
+        let asked = by_voter(request.clone());
+        let same = |part: &Request| -> Result<bool, ReportFault> {
+            Ok(self.verifier.request_digest_from(part, artifacts)? == expected.digest())
+        };
+        if digest == expected.digest() || same(&asked)? {
+            return Ok(recorded.terms.domain());
+        }
+        // One part at a time in the place of the recorded one tells which differs.
+        let parts = [
+            ("method", Request { method: asked.method.clone(), ..expected.clone() }),
+            ("job", Request { job: asked.job.clone(), ..expected.clone() }),
+            ("claim", Request { claim: asked.claim.clone(), ..expected.clone() }),
+            ("comparator", Request { comparator: asked.comparator.clone(), ..expected.clone() }),
+        ];
+        for (field, part) in parts {
+            if !same(&part)? {
+                return Err(bad(field, format!("is not the one recorded in deal {deal_id}")));
+            }
+        }
+        Err(bad("deal_id", format!("the request is not what deal {deal_id} records")))
+    }
+
+    fn verify(&self, prepared: &Prepared) -> Result<Value, ReportFault> {
+        let verdict = self.verifier.verify_from(&prepared.request, &prepared.artifacts)?;
+        let counted = match verdict.verdict {
+            VerdictKind::Valid => 0,
+            VerdictKind::Invalid => 1,
+            VerdictKind::Inconclusive => 2,
+        };
+        self.counts.verdicts[counted].fetch_add(1, Ordering::Relaxed);
+        let mut answer = verdict.to_json();
+        sign(&mut answer, &verdict, prepared.digest, prepared.domain, &self.key);
+        Ok(answer)
+    }
+}
+
+/// Signs a verdict as a `Report` on the request with this digest: puts `request_digest`, `signer` and `signature` into its
+/// JSON.
+pub fn sign(answer: &mut Value, verdict: &Verdict, request_digest: Digest, domain: Domain, key: &SigningKey) {
+    let digest = domain.digest(&ReportStruct {
+        requestDigest: B256::new(*request_digest.bytes()),
+        verdictDigest: B256::new(*verdict.digest.bytes()),
+    });
+    answer["request_digest"] = format!("blake3:{}", hex::encode(request_digest.bytes())).into();
+    answer["signer"] = format!("{:#x}", key.address()).into();
+    answer["signature"] = format!("0x{}", hex::encode(key.sign(digest).bytes())).into();
+}
+
+fn bad(field: &str, problem: String) -> ReportFault {
+    ReportFault::BadRequest(BadRequest { field: field.into(), problem })
+}
+
+/// The order of votes never matters: by voter.
+fn by_voter(mut request: Request) -> Request {
+    if let Method::Majority { votes, .. } = &mut request.method {
+        votes.sort_by_key(|vote: &Vote| vote.voter);
+    }
+    request
+}
+
+/// What a deal records about its job.
+struct Recorded {
+    terms: Arc<Terms>,
+    claim: Option<Arc<Claim>>,
+    replicas: Vec<(Address, Arc<Claim>)>,
+}
+
+fn recorded(store: &Store, deal_id: &DealId) -> Result<Option<Recorded>, ReplayFault> {
+    let mut found: Option<Recorded> = None;
+    for record in store.stream(deal_id, 1) {
+        let record = record?;
+        let position = record.position;
+        let parsed = record.envelope.parse().map_err(|source| ReplayFault::Decode { position, source })?;
+        match (parsed.into_kind(), &mut found) {
+            (EventKind::Proposed { terms, .. }, None) => {
+                found = Some(Recorded { terms, claim: None, replicas: Vec::new() });
+            }
+            (EventKind::ResultSubmitted { claim, .. }, Some(found)) => found.claim = Some(claim),
+            (EventKind::ReplicaSubmitted { claim }, Some(found)) => found.replicas.push((record.signer, claim)),
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Reads a named file once, so that the request that is signed for is the one that is verified.
+struct ReadOnce {
+    source: Arc<dyn ArtifactSource>,
+    files: Mutex<BTreeMap<String, Arc<[u8]>>>,
+}
+
+impl ArtifactSource for ReadOnce {
+    fn fetch(&self, reference: &Reference) -> Result<Option<Arc<[u8]>>, ArtifactFault> {
+        let Reference::File(name) = reference else { return self.source.fetch(reference) };
+        let files = || self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bytes) = files().get(name) {
+            return Ok(Some(Arc::clone(bytes)));
+        }
+        let fetched = self.source.fetch(reference)?;
+        if let Some(bytes) = &fetched {
+            files().insert(name.clone(), Arc::clone(bytes));
+        }
+        Ok(fetched)
+    }
+}
+
+type Cell = Arc<OnceCell<Arc<Value>>>;
+
+/// Answers by request id, the oldest forgotten first.
+#[derive(Default)]
+struct Answers {
+    by_id: BTreeMap<String, Answer>,
+    order: VecDeque<String>,
+    bytes: usize,
+}
+
+struct Answer {
+    digest: Digest,
+    cell: Cell,
+    bytes: usize,
+}
+
+impl Answers {
+    /// Where the answer to this request is, or will be.
+    fn cell(&mut self, id: &str, digest: Digest) -> Result<Cell, ReportFault> {
+        if let Some(known) = self.by_id.get(id) {
+            if known.digest != digest {
+                return Err(ReportFault::RequestIdReused(id.to_owned()));
+            }
+            return Ok(Arc::clone(&known.cell));
+        }
+        let cell = Cell::default();
+        self.by_id.insert(id.to_owned(), Answer { digest, cell: Arc::clone(&cell), bytes: 0 });
+        self.order.push_back(id.to_owned());
+        self.trim();
+        Ok(cell)
+    }
+
+    /// Counts the bytes of an answer once it is known.
+    fn keep(&mut self, id: &str, cell: &Cell, answer: &Value) {
+        if let Some(known) = self.by_id.get_mut(id)
+            && Arc::ptr_eq(&known.cell, cell)
+            && known.bytes == 0
+        {
+            known.bytes = answer.to_string().len();
+            self.bytes += known.bytes;
+            self.trim();
+        }
+    }
+
+    fn trim(&mut self) {
+        while self.order.len() > ANSWERS_MAX || (self.bytes > ANSWERS_BYTES_MAX && self.order.len() > 1) {
+            let Some(oldest) = self.order.pop_front() else { return };
+            let forgotten = self.by_id.remove(&oldest).map_or(0, |answer| answer.bytes);
+            self.bytes -= forgotten;
+        }
+    }
+}
