@@ -43,10 +43,12 @@ pub fn compare(comparator: &Comparator, name: &str, own: &[u8], claimed: &[u8]) 
             };
             image::compare(least, own, claimed)
         }
-        Comparator::IgnoreLines(patterns) => match patterns.iter().map(|text| pattern(text)).collect::<Result<Vec<_>, _>>() {
-            Ok(patterns) => compare_lines(&patterns, own, claimed),
-            Err(problem) => return Comparison::Unusable(problem),
-        },
+        Comparator::IgnoreLines(patterns) => {
+            match patterns.iter().map(|text| pattern(text)).collect::<Result<Vec<_>, _>>() {
+                Ok(patterns) => compare_lines(&patterns, own, claimed),
+                Err(problem) => return Comparison::Unusable(problem),
+            }
+        }
     };
     found.map_or(Comparison::Agree, Comparison::Differ)
 }

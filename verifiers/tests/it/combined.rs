@@ -48,7 +48,26 @@ fn combinations_are_three_valued() {
             table += &format!("{kind:9} {words:15} {}\n", of(kind, k, words));
         }
     }
-    expect![[r#""#]].assert_eq(&table);
+    expect![[r#"
+        all       yes yes yes     valid ok: 3 of 3 say valid, 3 are needed
+        all       yes yes no      invalid says-no: of[2]: asked
+        all       yes maybe no    invalid says-no: of[2]: asked
+        all       maybe maybe yes inconclusive says-maybe: of[0]: asked
+        all       no maybe no     invalid says-no: of[0]: asked
+        all       no no no        invalid says-no: of[0]: asked
+        any       yes yes yes     valid ok: 3 of 3 say valid, 1 are needed
+        any       yes yes no      valid ok: 2 of 3 say valid, 1 are needed
+        any       yes maybe no    valid ok: 1 of 3 say valid, 1 are needed
+        any       maybe maybe yes valid ok: 1 of 3 say valid, 1 are needed
+        any       no maybe no     inconclusive says-maybe: of[1]: asked
+        any       no no no        invalid says-no: of[0]: asked
+        threshold yes yes yes     valid ok: 3 of 3 say valid, 2 are needed
+        threshold yes yes no      valid ok: 2 of 3 say valid, 2 are needed
+        threshold yes maybe no    inconclusive says-maybe: of[1]: asked
+        threshold maybe maybe yes inconclusive says-maybe: of[0]: asked
+        threshold no maybe no     invalid says-no: of[0]: asked
+        threshold no no no        invalid says-no: of[0]: asked
+    "#]].assert_eq(&table);
 }
 
 #[test]

@@ -48,7 +48,16 @@ fn exact_names_the_first_line_or_byte() {
             ("", "x"),
             ("x y", "x  y"),
         ],
-        expect![[""]],
+        expect![[r#"
+            "a\nb\n" "a\nb\n": agree
+            "a\nb\n" "a\nc\n": line 2: expected b, claimed c
+            "a\nb\n" "a\n": line 2: expected b, claimed no such line
+            "a" "a\nb": line 2: expected no such line, claimed b
+            "a\n" "a": byte 1: expected 0x0a, claimed the end
+            "a\r\n" "a\n": byte 1: expected 0x0d, claimed 0x0a
+            "" "x": line 1: expected no such line, claimed x
+            "x y" "x  y": line 1: expected "x y", claimed "x  y"
+        "#]],
     );
     expect![["byte 2: expected 0x02, claimed 0x09"]].assert_eq(&show(&both(
         &Comparator::Exact,
@@ -89,7 +98,32 @@ fn numbers_without_tolerance_are_equal_as_numbers() {
             ("1.", "1"),
             ("e5", "0"),
         ],
-        expect![[""]],
+        expect![[r#"
+            "1.0" "1": agree
+            "1e3" "1000": agree
+            "0" "-0": agree
+            "0.0" "-0.0": agree
+            "nan" "NaN": agree
+            "nan" "1": line 1: expected nan, claimed 1
+            "inf" "Infinity": agree
+            "inf" "-inf": line 1: expected inf, claimed -inf
+            "inf" "1e308": line 1: expected inf, claimed 1e308
+            "1e400" "1e400 ": agree
+            "1e400" "1e401": line 1: expected 1e400, claimed 1e401
+            "1e400" "inf": line 1: expected 1e400, claimed inf
+            "1e-400" "0.0": agree
+            "9007199254740992" "9007199254740993": line 1: expected 9007199254740992, claimed 9007199254740993
+            "9007199254740993" "9007199254740993.0": agree
+            "340282366920938463463374607431768211456" "340282366920938463463374607431768211457": line 1: expected 340282366920938463463374607431768211456, claimed 340282366920938463463374607431768211457
+            "0x10" "16": line 1: expected 0x10, claimed 16
+            "infinity-war" "inf": line 1: expected infinity-war, claimed inf
+            "1 2" "1\t 2": agree
+            "1 2" "1 2 3": line 1: expected 2 words, claimed 3
+            "1\n2" "1 2": line 1: expected 1 words, claimed 2
+            "+1" "1": agree
+            "1." "1": agree
+            "e5" "0": line 1: expected e5, claimed 0
+        "#]],
     );
 }
 
@@ -111,7 +145,19 @@ fn tolerances_are_inclusive_and_the_widest_counts() {
             ("nan", "0"),
             ("x=1", "x=1.1"),
         ],
-        expect![[""]],
+        expect![[r#"
+            "0" "0.5": agree
+            "0" "0.5000001": line 1: expected 0, claimed 0.5000001
+            "1000" "1001": agree
+            "1000" "1001.1": line 1: expected 1000, claimed 1001.1
+            "10000" "10010": agree
+            "1e308" "-1e308": line 1: expected 1e308, claimed -1e308
+            "1.7e308" "1.7001e308": agree
+            "inf" "1e400": line 1: expected inf, claimed 1e400
+            "90071992547409930000" "90071992547409930001": agree
+            "nan" "0": line 1: expected nan, claimed 0
+            "x=1" "x=1.1": line 1: expected x=1, claimed x=1.1
+        "#]],
     );
     table(
         &numeric("0", "0", 2),
@@ -125,9 +171,21 @@ fn tolerances_are_inclusive_and_the_widest_counts() {
             ("1.7976931348623157e308", "inf"),
             ("1", "2"),
         ],
-        expect![[""]],
+        expect![[r#"
+            "1.0" "1.0000000000000002": agree
+            "1.0" "1.0000000000000004": agree
+            "1.0" "1.0000000000000007": line 1: expected 1.0, claimed 1.0000000000000007
+            "5e-324" "-5e-324": agree
+            "1e-323" "-5e-324": line 1: expected 1e-323, claimed -5e-324
+            "1.7976931348623157e308" "inf": line 1: expected 1.7976931348623157e308, claimed inf
+            "1" "2": line 1: expected 1, claimed 2
+        "#]],
     );
-    table(&numeric("2", "0", 0), "a.txt", &[("1e308", "-1e308"), ("1", "-1"), ("0", "5")], expect![[""]]);
+    table(&numeric("2", "0", 0), "a.txt", &[("1e308", "-1e308"), ("1", "-1"), ("0", "5")], expect![[r#"
+        "1e308" "-1e308": agree
+        "1" "-1": agree
+        "0" "5": agree
+    "#]]);
 }
 
 #[test]
@@ -152,7 +210,23 @@ fn json_is_compared_as_a_value() {
             ("[1", "[1]"),
             ("[01]", "[1]"),
         ],
-        expect![[""]],
+        expect![[r#"
+            "{\"a\": 1, \"b\": [2, 3]}" "{\"b\":[2.05,3],\"a\":1}": agree
+            "{\"a\": 1}" "{\"a\": 2}": $.a: expected 1, claimed 2
+            "{\"a\": 1}" "{\"a\": \"1\"}": $.a: expected a number, claimed a string
+            "{\"a\": \"1\"}" "{\"a\": \"1.0\"}": $.a: expected 1, claimed 1.0
+            "{\"a\": 1}" "{\"a\": 1, \"b\": 2}": $.b: claimed, not expected
+            "{\"a\": 1, \"a\": 1}" "{\"a\": 1}": what is expected is no JSON: the key "a" is given twice (line 1, column 10); line 1: expected "{\"a\": 1, \"a\": 1}", claimed "{\"a\": 1}"
+            "[1]" "[1, 2]": $: expected 1 entries, claimed 2
+            "[NaN, -Infinity]" "[NaN,-Infinity]": agree
+            "[1e400]" "[1e400 ]": agree
+            "[1e400]" "[2e400]": $[0]: expected 1e400, claimed 2e400
+            "[null, true]" "[null, false]": $[1]: expected true, claimed false
+            "[\"é\"]" "[\"\\u00e9\"]": agree
+            "[\"\\ud83d\\ude00\"]" "[\"😀\"]": agree
+            "[1" "[1]": what is expected is no JSON: ',' or ']' expected (line 1, column 3); line 1: expected [1, claimed [1]
+            "[01]" "[1]": what is expected is no JSON: ',' or ']' expected (line 1, column 3); line 1: expected [01], claimed [1]
+        "#]],
     );
     let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     let found = both(&numeric("", "", 0), "a.json", deep(100).as_bytes(), format!("{} ", deep(100)).as_bytes());
@@ -175,7 +249,17 @@ fn csv_knows_quotes_and_columns() {
             ("1, 2\n", "1,2.0\n"),
             ("a b,1\n", "a  b,1\n"),
         ],
-        expect![[""]],
+        expect![[r#"
+            "x,y\n1,2\n" "x,y\r\n1.05,2\r\n": agree
+            "x,y\n1,2\n" "x,y\n1,3\n": row 2, column 2: expected 2, claimed 3
+            "\"a,b\",1\n" "\"a,b\",\"1.0\"\n": agree
+            "\"a\"\"b\",1\n" "\"a\"\"c\",1\n": row 1, column 1: expected a"b, claimed a"c
+            "\"two\nlines\",1\n" "\"two\nlines\",1.01\n": agree
+            "1,2\n" "1,2,3\n": row 1: expected 2 columns, claimed 3
+            "1,2\n" "1,2\n3,4\n": row 2: expected no such row, claimed one
+            "1, 2\n" "1,2.0\n": agree
+            "a b,1\n" "a  b,1\n": row 1, column 1: expected "a b", claimed "a  b"
+        "#]],
     );
 }
 
@@ -199,17 +283,17 @@ fn npy_arrays_are_compared_by_element() {
     let a = npy("<f8", "(2,)", &le64(&[1.0, 2.0]));
     let check = |b: &[u8], expected: Expect| expected.assert_eq(&show(&both(&near, "a.npy", &a, b)));
     check(&npy("<f8", "(2,)", &le64(&[1.0, 2.000_000_1])), expect!["agree"]);
-    check(&npy("<f8", "(2,)", &le64(&[1.0, 2.1])), expect![""]);
-    check(&npy("<f8", "(1, 2)", &le64(&[1.0, 2.0])), expect![""]);
-    check(&npy("<i8", "(2,)", &le64(&[1.0, 2.0])), expect![""]);
-    check(&npy("<f8", "(3,)", &le64(&[1.0, 2.0])), expect![""]);
+    check(&npy("<f8", "(2,)", &le64(&[1.0, 2.1])), expect!["element [1]: expected 2, claimed 2.1"]);
+    check(&npy("<f8", "(1, 2)", &le64(&[1.0, 2.0])), expect!["shape: expected [2], claimed [1, 2]"]);
+    check(&npy("<i8", "(2,)", &le64(&[1.0, 2.0])), expect!["form: expected (Float, 8, false), claimed (Signed, 8, false)"]);
+    check(&npy("<f8", "(3,)", &le64(&[1.0, 2.0])), expect!["what is claimed has 16 bytes of data, which its shape does not have; byte 61: expected 0x32, claimed 0x33"]);
     let big: Vec<u8> = [1.0f64, 2.0].iter().flat_map(|value| value.to_be_bytes()).collect();
     check(&npy(">f8", "(2,)", &big), expect!["agree"]);
-    check(&npy("|O", "(2,)", &[]), expect![""]);
-    check(b"\x93NUMPY", expect![""]);
+    check(&npy("|O", "(2,)", &[]), expect![[r#"what is claimed has elements of type "|O"; byte 8: expected 0x3a, claimed 0x39"#]]);
+    check(b"\x93NUMPY", expect!["what is claimed is no .npy file; byte 6: expected 0x01, claimed the end"]);
     let huge = numeric("", "", 0);
     let ints = |value: i64| npy("<i8", "(1,)", &value.to_le_bytes());
-    expect![""].assert_eq(&show(&both(&huge, "a.npy", &ints(i64::MAX), &ints(i64::MAX - 1))));
+    expect!["element [0]: expected 9223372036854775807, claimed 9223372036854775806"].assert_eq(&show(&both(&huge, "a.npy", &ints(i64::MAX), &ints(i64::MAX - 1))));
     let nan = |bits: u64| npy("<f8", "(1,)", &bits.to_le_bytes());
     assert_eq!(both(&huge, "a.npy", &nan(0x7ff8 << 48), &nan((0x7ff8 << 48) + 1)), Comparison::Agree);
     let half = |bits: u16| npy("<f2", "(1,)", &bits.to_le_bytes());
@@ -237,11 +321,11 @@ fn safetensors_are_compared_by_tensor() {
     let a = one("w", "F32", &single(1.0));
     let check = |b: &[u8], expected: Expect| expected.assert_eq(&show(&both(&near, "m.safetensors", &a, b)));
     check(&one("w", "F32", &single(1.0005)), expect!["agree"]);
-    check(&one("w", "F32", &single(1.5)), expect![""]);
-    check(&one("v", "F32", &single(1.0)), expect![""]);
-    check(&one("w", "BF16", &single(1.0)), expect![""]);
-    check(&safetensors("{}", &single(1.0)), expect![""]);
-    check(&safetensors(r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,99]}}"#, &single(1.0)), expect![""]);
+    check(&one("w", "F32", &single(1.5)), expect!["w[0]: expected 1, claimed 1.5"]);
+    check(&one("v", "F32", &single(1.0)), expect!["v: claimed, not expected"]);
+    check(&one("w", "BF16", &single(1.0)), expect!["w: expected F32, claimed BF16"]);
+    check(&safetensors("{}", &single(1.0)), expect!["what is claimed has bytes that belong to no tensor, or to two; byte 0: expected 0x36, claimed 0x02"]);
+    check(&safetensors(r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,99]}}"#, &single(1.0)), expect![[r#"what is claimed has no data for "w"; byte 0: expected 0x36, claimed 0x37"#]]);
 }
 
 fn png(width: u32, height: u32, colour: png::ColorType, pixels: &[u8]) -> Vec<u8> {
@@ -265,14 +349,14 @@ fn images_are_compared_by_distance() {
     assert_eq!(both(&psnr("49.38"), "a.png", &a, &nudged), Comparison::Agree);
     expect!["PSNR is 49.38 dB, at least 49.39 is needed"].assert_eq(&show(&both(&psnr("49.39"), "a.png", &a, &nudged)));
     assert_eq!(both(&ssim("0.99"), "a.png", &a, &nudged), Comparison::Agree);
-    expect![""].assert_eq(&show(&both(&ssim("0.9"), "a.png", &a, &flat)));
+    expect!["SSIM is 0.258295, at least 0.9 is needed"].assert_eq(&show(&both(&ssim("0.9"), "a.png", &a, &flat)));
     assert_eq!(
         both(&ssim("0.999999"), "a.png", &flat, &png(32, 32, png::ColorType::Grayscale, &[128; 32 * 32])),
         Comparison::Agree
     );
     let small = png(1, 1, png::ColorType::Grayscale, &[1]);
     expect!["expected 32 × 32 pixels, claimed 1 × 1 pixels"].assert_eq(&show(&both(&psnr("1"), "a.png", &a, &small)));
-    expect![""].assert_eq(&show(&both(&psnr("1"), "a.png", &a, b"no image")));
+    expect!["what is claimed is no PNG: Invalid PNG signature."].assert_eq(&show(&both(&psnr("1"), "a.png", &a, b"no image")));
     let one = png(1, 1, png::ColorType::Grayscale, &[2]);
     assert_eq!(both(&ssim("0.5"), "a.png", &small, &one), Comparison::Agree);
     assert_eq!(
@@ -295,10 +379,17 @@ fn ignored_lines_may_differ_and_no_others() {
             ("my time 1\n", "my time 2\n"),
             ("host: x", ""),
         ],
-        expect![[""]],
+        expect![[r#"
+            "a\ntime 1\nb\n" "a\ntime 2\nb\n": agree
+            "a\ntime 1\nb\n" "a\nb\n": agree
+            "a\ntime 1\nb\n" "a\ntime 1\nc\n": line 3: expected b, claimed c
+            "a\n" "a\nb\n": claimed line 2: expected no such line, claimed b
+            "my time 1\n" "my time 2\n": line 1: expected "my time 1", claimed "my time 2"
+            "host: x" "": agree
+        "#]],
     );
     let broken = Comparator::IgnoreLines(vec!["(".into()]);
-    expect![""].assert_eq(&show(&both(&broken, "log", b"a", b"b")));
+    expect!["unusable: no regular expression: error: unclosed group"].assert_eq(&show(&both(&broken, "log", b"a", b"b")));
 }
 
 fn token() -> impl Strategy<Value = String> {

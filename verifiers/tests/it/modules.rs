@@ -99,10 +99,10 @@ fn a_trap_is_a_definite_result() {
 #[test]
 fn a_count_above_the_metered_one_is_invalid_and_one_below_is_paid_as_claimed() {
     let metered = spoken().run().evidence.fields["fuel_used"].as_u64().expect("a number");
-    expect!["118"].assert_eq(&metered.to_string());
+    expect!["112"].assert_eq(&metered.to_string());
     check(
         &spoken().set("/claim/instruction_count", json!(metered + 1)),
-        expect!["invalid instruction-count: metered 118, claimed 119"],
+        expect!["invalid instruction-count: metered 112, claimed 113"],
     );
     for count in [0, metered - 1, metered] {
         assert!(spoken().set("/claim/instruction_count", json!(count)).line().starts_with("valid"));
@@ -112,7 +112,7 @@ fn a_count_above_the_metered_one_is_invalid_and_one_below_is_paid_as_claimed() {
 #[test]
 fn what_is_no_module_of_the_profile_makes_every_claim_invalid() {
     let line = |module: &str| Bench::wat(module).line();
-    expect!["invalid module-invalid: magic header not detected: bad magic number - expected=[0x0, 0x61, 0x73, 0x6d], actual=[0x54, 0x68, 0x69, 0x73] (at offset 0x0)"]
+    expect!["invalid module-invalid: magic header not detected: bad magic number - expected=["]
         .assert_eq(&Bench::wasm(fixture_bytes("jobs/hostile/notwasm.bin")).line());
     expect!["invalid module-invalid: the module exports no function _start without parameters and results"]
         .assert_eq(&line("(module)"));
@@ -225,11 +225,32 @@ fn a_verdict_has_the_json_that_interfaces_promises() {
     json["evidence"]["host"] = json!({});
     expect![[r#"
         {
-          "digest": "blake3:1cb9",
-          "evidence": {}
+          "digest": "blake3:4e6514168f83cfe3538d80baf2f89daa87add96c203a4ba66c07ab4726fc1215",
+          "evidence": {
+            "comparator": {
+              "kind": "exact"
+            },
+            "fuel_used": 112,
+            "host": {},
+            "inputs": {},
+            "module": "blake3:0d8cc33bde2e91c54e4e52fdd1cb4e20aa81fa9562e22a7b6f5dc3d91c93b3a8",
+            "own_exit_code": 0,
+            "own_outputs": {},
+            "own_stdout": "blake3:ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f",
+            "own_termination": "exit",
+            "runtime": "wasm-1",
+            "verifier": "reexecution/wasm",
+            "verifier_version": "0.1.0",
+            "wall_us": 0
+          },
+          "reason": {
+            "code": "ok",
+            "detail": "the claim is what the job gives"
+          },
+          "verdict": "valid"
         }"#]]
     .assert_eq(&serde_json::to_string_pretty(&json).expect("json"));
-    expect![""].assert_eq(&verdict.preimage());
+    expect![[r#"{"evidence":{"comparator":{"kind":"exact"},"fuel_used":112,"inputs":{},"module":"blake3:0d8cc33bde2e91c54e4e52fdd1cb4e20aa81fa9562e22a7b6f5dc3d91c93b3a8","own_exit_code":0,"own_outputs":{},"own_stdout":"blake3:ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f","own_termination":"exit","runtime":"wasm-1","verifier":"reexecution/wasm"},"reason":{"code":"ok"},"verdict":"valid"}"#]].assert_eq(&verdict.preimage());
 }
 
 #[test]

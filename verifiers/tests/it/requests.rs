@@ -70,7 +70,7 @@ fn the_example_of_interfaces_is_good() {
 #[test]
 fn canonical_json_writes_out_names_and_defaults() {
     let request = Request::parse(&good().to_string()).expect("a good request");
-    expect![[""]].assert_eq(&request.canonical_json());
+    expect![[r#"{"claim":{"exit_code":0,"instruction_count":"9007199254740993","outputs":[{"artifact":"b","path":"/out/b"}],"stdout":{"artifact":"blake3:1111111111111111111111111111111111111111111111111111111111111111"},"termination":"exit"},"comparator":{"kind":"exact"},"deal_id":"0xabababababababababababababababababababababababababababababababab","job":{"args":["job","/in/a"],"env":{"LANG":"C"},"inputs":[{"artifact":"a","path":"/in/a"}],"limits":{"fuel":"18446744073709551615","memory_bytes":65536,"output_bytes":1,"wall_ms":1},"module":"job.wasm","outputs":["/out"],"runtime":"wasm-1","stdin":"stdin.txt"},"method":{"kind":"reexecution"},"request_id":"r-1"}"#]].assert_eq(&request.canonical_json());
     assert_eq!(Request::parse(&request.canonical_json()).expect("it reads back"), {
         let mut same = request.clone();
         // A digest alone comes back as an artifact of that address.
@@ -135,14 +135,66 @@ fn a_bad_request_names_its_field() {
         let shown: String = value.to_string().chars().take(60).collect();
         table += &format!("{pointer} {shown}: {}\n", edited(pointer, value));
     }
-    expect![[""]].assert_eq(&table);
+    expect![[r#"
+        /metod 1: metod: no such field
+        /method null: method: is missing
+        /method/kind "vote": method.kind: reexecution, proof, majority, external, all, any or threshold, not "vote"
+        /method/votes []: method.votes: no such field
+        /job null: job: is missing: method reexecution runs it
+        /job/modul "x": job.modul: no such field
+        /job/module "": job.module: a file name or a content address is needed
+        /job/module "blake3:12": job.module: a content address is blake3: or sha256: and 64 lowercase hex digits, not "blake3:12"
+        /job/module 5: job.module: a string is needed, not a number
+        /job/runtime "": job.runtime: a runtime profile such as wasm-1 is needed
+        /job/args "a": job.args: a list is needed, not a string
+        /job/args [1]: job.args[0]: a string is needed, not a number
+        /job/args ["a\u0000"]: job.args[0]: a zero byte is not allowed
+        /job/args ["a","a","a","a","a","a","a","a","a","a","a","a","a","a","a": job.args: at most 256 entries, not 257
+        /job/args ["aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa: job.args[0]: at most 4096 bytes, not 4097
+        /job/env {"A=B":"1"}: job.env.A=B: a name without = and zero byte is needed
+        /job/env {"A":1}: job.env.A: a string is needed, not a number
+        /job/inputs [{"artifact":"a","path":"in/a"}]: job.inputs[0].path: not an absolute plain path: "in/a"
+        /job/inputs [{"artifact":"a","path":"/in/../a"}]: job.inputs[0].path: not an absolute plain path: "/in/../a"
+        /job/inputs [{"artifact":"a","path":"/in//a"}]: job.inputs[0].path: not an absolute plain path: "/in//a"
+        /job/inputs [{"artifact":"a","path":"/"}]: job.inputs[0].path: not an absolute plain path: "/"
+        /job/inputs [{"artifact":"a","path":"/a"},{"artifact":"b","path":"/a"}]: job.inputs: /a is given twice
+        /job/inputs [{"artifact":"a","path":"/a"},{"artifact":"b","path":"/a/b"}: job.inputs: /a leads through a file
+        /job/inputs [{"path":"/a"}]: job.inputs[0].artifact: is missing
+        /job/outputs null: job.outputs: is missing
+        /job/limits/fuel 0: job.limits.fuel: between 1 and 18446744073709551615, not 0
+        /job/limits/fuel -1: job.limits.fuel: between 1 and 18446744073709551615, not -1
+        /job/limits/fuel 1.5: job.limits.fuel: an integer is needed, not "1.5"
+        /job/limits/fuel "1e3": job.limits.fuel: an integer is needed, not "1e3"
+        /job/limits/fuel "18446744073709551616": job.limits.fuel: between 1 and 18446744073709551615, not 18446744073709551616
+        /job/limits/fuel "007": job.limits.fuel: an integer is needed, not "007"
+        /job/limits/wall_ms null: job.limits.wall_ms: is missing
+        /claim null: claim: is missing: method reexecution judges it
+        /claim/exit_code "2147483648": claim.exit_code: between -2147483648 and 2147483647, not 2147483648
+        /claim/termination "crash": claim.termination: exit, trap or out-of-fuel, not "crash"
+        /claim/stdout {}: claim.stdout: an artifact or a blake3 digest is needed
+        /claim/stdout {"artifact":"a","blake3":"1111111111111111111111111111111111: claim.stdout: an artifact or a blake3 digest, not both
+        /claim/stdout {"blake3":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA: claim.stdout.blake3: 64 lowercase hex digits, not "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+        /claim/outputs [{"artifact":"a","path":"/a"},{"artifact":"b","path":"/a"}]: claim.outputs: /a is given twice
+        /comparator {"kind":"numeric","relative":-1}: comparator.relative: a decimal number, not negative, not "-1"
+        /comparator {"kind":"numeric","relative":"nan"}: comparator.relative: a decimal number, not negative, not "nan"
+        /comparator {"kind":"image"}: comparator: one of psnr_db_min and ssim_min is needed
+        /comparator {"kind":"ignore_lines","patterns":["("]}: comparator.patterns[0]: no regular expression: error: unclosed group
+        /deal_id "0x12": deal_id: a deal id is written as 0x and 64 lowercase hex digits, not "0x12"
+    "#]].assert_eq(&table);
 }
 
 #[test]
 fn text_that_is_no_json_or_says_things_twice_is_refused() {
     let texts = ["", "{", "[]", r#"{"method": {"kind": "reexecution", "kind": "proof"}}"#, r#"{"a": 1, "\u0061": 2}"#, "{} {}"];
     let table: String = texts.map(|text| format!("{text}: {}\n", problem(text))).concat();
-    expect![[""]].assert_eq(&table);
+    expect![[r#"
+        : request: is no JSON: the text ends where a value is expected (line 1, column 1)
+        {: request: is no JSON: a key in quotes expected (line 1, column 2)
+        []: request: an object is needed, not a list
+        {"method": {"kind": "reexecution", "kind": "proof"}}: request: is no JSON: the key "kind" is given twice (line 1, column 36)
+        {"a": 1, "\u0061": 2}: request: is no JSON: the key "a" is given twice (line 1, column 10)
+        {} {}: request: is no JSON: more text after the end of the value (line 1, column 4)
+    "#]].assert_eq(&table);
     assert!(problem(&"[".repeat(100_000)).contains("nested deeper"));
     assert!(problem(&" ".repeat(1 << 21)).contains("at most 1048576 bytes"));
 }
@@ -182,21 +234,37 @@ fn methods_are_checked_with_what_they_need() {
     for method in methods {
         table += &format!("{}\n", edited("/method", method));
     }
-    expect![[""]].assert_eq(&table);
+    expect![[r#"
+        good
+        method.votes[1].voter: 0xaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa votes twice
+        method.votes[1].voter: 0xaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa votes twice
+        method.votes[0].voter: an address, 0x and 40 hex digits, not "0x12"
+        method.rule.quorum: is missing
+        method.rule.kind: quorum, boinc or credibility, not "luck"
+        good
+        method.bind[0].to: deal-id or output-digest, not "deal"
+        method.proof.system: groth16, sp1 or risc0, not "plonk"
+        method.proof.verification_key: is missing
+        method.of: at least one method is needed
+        method.k: no such field
+        method.k: between 1 and 1, not 2
+        method.verifier: a name of letters, digits, - and _ is needed
+        method.of[0].of[0].of[0]: methods are combined at most 3 deep
+    "#]].assert_eq(&table);
     let mut bare = good();
     bare["method"] = json!({ "kind": "proof", "proof": proof, "bind": [{ "input": 0, "to": "deal-id" }] });
     bare["deal_id"] = Value::Null;
-    expect![[""]].assert_eq(&problem(&bare.to_string()));
+    expect!["deal_id: is missing: the proof is to be bound to it"].assert_eq(&problem(&bare.to_string()));
 }
 
 #[test]
 fn a_missing_file_is_a_bad_request_and_a_missing_address_is_not() {
     let bench = Bench::wat(&printer("hello", ""));
-    expect![[""]].assert_eq(&bench.clone().set("/job/stdin", json!("nothing.txt")).line());
-    expect![[""]].assert_eq(&bench.clone().set("/claim/stdout", json!({ "artifact": "nothing.txt" })).line());
-    expect![[""]].assert_eq(&bench.clone().set("/job/module", json!(format!("blake3:{}", "00".repeat(32)))).line());
+    expect!["bad request: job.stdin: no file nothing.txt among the artifacts"].assert_eq(&bench.clone().set("/job/stdin", json!("nothing.txt")).line());
+    expect!["bad request: claim.stdout.artifact: no file nothing.txt among the artifacts"].assert_eq(&bench.clone().set("/claim/stdout", json!({ "artifact": "nothing.txt" })).line());
+    expect!["inconclusive artifact-unavailable: nobody serves blake3:0000000000000000000000000000000000000000000000000000000000000000"].assert_eq(&bench.clone().set("/job/module", json!(format!("blake3:{}", "00".repeat(32)))).line());
     let cid = "QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG";
-    expect![[""]].assert_eq(&bench.clone().set("/job/stdin", json!(cid)).line());
+    expect!["inconclusive artifact-unavailable: nobody serves QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG"].assert_eq(&bench.clone().set("/job/stdin", json!(cid)).line());
     let none = MemorySource::new();
     assert!(verify(&bench.request, &none).is_err());
 }

@@ -72,7 +72,17 @@ fn a_quorum_of_weights_wins() {
     let mut heavy = all(&[1, 2, 2]);
     heavy[0]["weight"] = json!(5);
     writeln!(table, "weight 5 against 2: {}", ask(&heavy, 1, &quorum(3), &exact())).expect("a string");
-    expect![[""]].assert_eq(&table);
+    expect![[r#"
+        [1, 1, 1] claim 1 quorum 2: valid ok: 3 of 3 voters agree on the claim
+        [1, 1, 2] claim 1 quorum 2: valid ok: 2 of 3 voters agree on the claim
+        [1, 1, 2] claim 2 quorum 2: invalid outvoted: 2 of 3 voters agree on another result: stdout: expected blake3:50cc1102b1c612e6962547aacdcef9a400d4416ef8dd9388e885991853c400c9, claimed blake3:b9a1a3183dd350f0e896d0f4b59c87e7bda8b1ed3a1af76afc86c1cb8f7cbbde
+        [1, 1, 2] claim 3 quorum 2: invalid outvoted: 2 of 3 voters agree on another result: stdout: expected blake3:50cc1102b1c612e6962547aacdcef9a400d4416ef8dd9388e885991853c400c9, claimed blake3:49124bf4f7f37328738ac34216a60dcd5f58bb198c5c3f6719b6becafb7e7882
+        [1, 1, 2, 2] claim 1 quorum 2: inconclusive tie: 2 groups weigh 2 each
+        [1, 2, 3] claim 1 quorum 2: inconclusive no-quorum: the largest group weighs 1, 2 is needed
+        [1, 1, 1, 1, 2] claim 1 quorum 5: inconclusive no-quorum: the largest group weighs 4, 5 is needed
+        [] claim 1 quorum 1: inconclusive no-quorum: nobody voted
+        weight 5 against 2: valid ok: 1 of 3 voters agree on the claim
+    "#]].assert_eq(&table);
 }
 
 #[test]
@@ -84,7 +94,15 @@ fn boinc_needs_enough_votes_and_more_than_half_of_the_quorum() {
         let rule = json!({ "kind": "boinc", "min_quorum": quorum });
         writeln!(table, "{values:?} min_quorum {quorum}: {}", ask(&all(values), 1, &rule, &exact())).expect("a string");
     }
-    expect![[""]].assert_eq(&table);
+    expect![[r#"
+        [1, 1] min_quorum 2: valid ok: 2 of 2 voters agree on the claim
+        [1] min_quorum 2: inconclusive no-quorum: 1 votes came, 2 are needed
+        [1, 2] min_quorum 2: inconclusive no-quorum: the largest group weighs 1, 2 is needed
+        [1, 1, 2] min_quorum 3: valid ok: 2 of 3 voters agree on the claim
+        [1, 1, 2] min_quorum 4: inconclusive no-quorum: 3 votes came, 4 are needed
+        [1, 1, 2, 2, 1] min_quorum 5: valid ok: 3 of 5 voters agree on the claim
+        [1, 1, 2, 3] min_quorum 4: inconclusive no-quorum: the largest group weighs 2, 3 is needed
+    "#]].assert_eq(&table);
 }
 
 /// Voters of one score who must agree before trust is reached, with as many dissenters before them.
@@ -106,7 +124,15 @@ fn credibility_gives_iexecs_table() {
         let (zero, thirty) = (voters_needed(trust, 0, 0), voters_needed(trust, 30, 0));
         writeln!(table, "trust {trust}: {zero} of score 0, {total} votes after a dissenter, {thirty} of score 30").expect("a string");
     }
-    expect![[""]].assert_eq(&table);
+    expect![[r#"
+        trust 1: 1 of score 0, 3 votes after a dissenter, 1 of score 30
+        trust 2: 1 of score 0, 3 votes after a dissenter, 1 of score 30
+        trust 3: 2 of score 0, 4 votes after a dissenter, 1 of score 30
+        trust 5: 3 of score 0, 5 votes after a dissenter, 1 of score 30
+        trust 10: 4 of score 0, 6 votes after a dissenter, 2 of score 30
+        trust 20: 5 of score 0, 7 votes after a dissenter, 2 of score 30
+        trust 100: 7 of score 0, 10 votes after a dissenter, 3 of score 30
+    "#]].assert_eq(&table);
 }
 
 #[test]
@@ -116,7 +142,14 @@ fn agreement_within_a_tolerance_makes_cliques() {
     for (values, judged) in [(&[1, 2, 3][..], 2), (&[1, 2, 2, 3, 3], 2), (&[1, 1, 2, 3], 1), (&[1, 2, 2, 3, 5], 2), (&[1, 1, 2, 5], 3), (&[1, 1, 2, 5], 1)] {
         writeln!(table, "{values:?} claim {judged}: {}", ask(&all(values), judged, &quorum, &near())).expect("a string");
     }
-    expect![[""]].assert_eq(&table);
+    expect![[r#"
+        [1, 2, 3] claim 2: inconclusive tie: 2 groups weigh 2 each
+        [1, 2, 2, 3, 3] claim 2: valid ok: 4 of 5 voters agree on the claim
+        [1, 1, 2, 3] claim 1: valid ok: 3 of 4 voters agree on the claim
+        [1, 2, 2, 3, 5] claim 2: inconclusive tie: 2 groups weigh 3 each
+        [1, 1, 2, 5] claim 3: invalid outvoted: 3 of 4 voters agree on another result: stdout: line 1: expected 1, claimed 3
+        [1, 1, 2, 5] claim 1: valid ok: 3 of 4 voters agree on the claim
+    "#]].assert_eq(&table);
 }
 
 #[test]
@@ -124,10 +157,10 @@ fn a_field_that_only_one_claims_is_a_difference() {
     let quorum = json!({ "kind": "quorum", "quorum": 1 });
     let mut other = vote(1, 1);
     other["claim"]["exit_code"] = json!(0);
-    expect![[""]].assert_eq(&ask(&[other], 1, &quorum, &exact()));
+    expect!["invalid outvoted: 1 of 1 voters agree on another result: exit code: expected 0, claimed none"].assert_eq(&ask(&[other], 1, &quorum, &exact()));
     let mut silent = vote(1, 1);
     silent["claim"] = json!({});
-    expect![[""]].assert_eq(&ask(&[silent], 1, &quorum, &exact()));
+    expect!["invalid outvoted: 1 of 1 voters agree on another result: stdout: only one of the two claims it"].assert_eq(&ask(&[silent], 1, &quorum, &exact()));
 }
 
 #[test]
