@@ -222,15 +222,8 @@ impl FileSystem {
         if self.holds_input(id) {
             return Err(Errno::ROFS);
         }
-        let mut above = to.parent;
-        while is_folder {
-            if above == id {
-                return Err(Errno::INVAL);
-            }
-            match self.node(above) {
-                Node::Folder { parent, .. } if above != ROOT => above = *parent,
-                _ => break,
-            }
+        if is_folder && self.is_within(to.parent, id) {
+            return Err(Errno::INVAL);
         }
         self.entries(to.parent)?;
         if let Some(there) = to.node {
@@ -253,6 +246,17 @@ impl FileSystem {
             *parent = to.parent;
         }
         Ok(())
+    }
+
+    /// Whether a folder is another one or below it.
+    fn is_within(&self, mut at: NodeId, folder: NodeId) -> bool {
+        loop {
+            match self.node(at) {
+                _ if at == folder => return true,
+                Node::Folder { parent, .. } if at != ROOT => at = *parent,
+                _ => return false,
+            }
+        }
     }
 
     fn holds_input(&self, id: NodeId) -> bool {

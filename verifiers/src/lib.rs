@@ -25,6 +25,18 @@
 //! stand in `of`. Integers above 2^53 are decimal strings. `claimed_outputs` and `claimed_stdout` are the addresses that
 //! the request gives, `module`, `inputs` and `stdin` the BLAKE3 addresses of the bytes.
 //!
+//! # Reason codes
+//!
+//! | verdict | codes |
+//! |---|---|
+//! | valid | `ok` |
+//! | invalid, re-execution | `exit-code-differs`, `termination-differs`, `trap`, `out-of-fuel`, `stdout-differs`, `output-differs`, `instruction-count`, `module-invalid` |
+//! | invalid, proof | `proof-malformed`, `proof-invalid`, `proof-binding` |
+//! | invalid, majority | `outvoted` |
+//! | inconclusive | `artifact-unavailable`, `unknown-runtime`, `wall-time`, `stack-exhausted`, `operator-limit`, `executor-fault`, `job-malformed`, `comparator-invalid`, `key-malformed`, `unsupported-proof-system`, `no-quorum`, `tie`, `verifier-unavailable` |
+//!
+//! An out-of-process verifier has its own codes.
+//!
 //! # Choices where the protocol is silent
 //!
 //! - A module that does not validate in its profile, imports what is not WASI preview 1, or has no `_start`, has no result

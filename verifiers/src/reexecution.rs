@@ -68,7 +68,7 @@ pub(crate) fn verify(check: &Check<'_>) -> Result<Verdict, BadRequest> {
     Ok(Verdict::new(finding.verdict, finding.code, finding.detail, evidence))
 }
 
-fn address(bytes: &Vec<u8>) -> Value {
+fn address(bytes: &[u8]) -> Value {
     ContentAddress::of(bytes).to_string().into()
 }
 

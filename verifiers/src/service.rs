@@ -82,9 +82,8 @@ pub(crate) struct Check<'a> {
 impl Check<'_> {
     pub(crate) fn fetch(&self, reference: &Reference) -> Fetched {
         let ask = |source: &dyn ArtifactSource| source.fetch(reference).and_then(|found| checked(reference, found));
-        match ask(self.named) {
-            Ok(Some(bytes)) => return Fetched::Bytes(bytes),
-            Ok(None) | Err(_) => {}
+        if let Ok(Some(bytes)) = ask(self.named) {
+            return Fetched::Bytes(bytes);
         }
         match ask(self.source) {
             Ok(Some(bytes)) => Fetched::Bytes(bytes),

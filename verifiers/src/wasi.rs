@@ -299,7 +299,6 @@ const fn file_type(node: &Node) -> u8 {
     }
 }
 
-#[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "all functions of WASI have one shape")]
 #[allow(clippy::too_many_arguments)]
 impl Host {
     fn strings_get(&mut self, memory: &mut [u8], strings: &[String], list: u32, bytes: u32) -> Done {

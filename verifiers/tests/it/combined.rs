@@ -67,7 +67,8 @@ fn combinations_are_three_valued() {
         threshold maybe maybe yes inconclusive says-maybe: of[0]: asked
         threshold no maybe no     invalid says-no: of[0]: asked
         threshold no no no        invalid says-no: of[0]: asked
-    "#]].assert_eq(&table);
+    "#]]
+    .assert_eq(&table);
 }
 
 #[test]

@@ -181,11 +181,16 @@ fn tolerances_are_inclusive_and_the_widest_counts() {
             "1" "2": line 1: expected 1, claimed 2
         "#]],
     );
-    table(&numeric("2", "0", 0), "a.txt", &[("1e308", "-1e308"), ("1", "-1"), ("0", "5")], expect![[r#"
+    table(
+        &numeric("2", "0", 0),
+        "a.txt",
+        &[("1e308", "-1e308"), ("1", "-1"), ("0", "5")],
+        expect![[r#"
         "1e308" "-1e308": agree
         "1" "-1": agree
         "0" "5": agree
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -285,15 +290,31 @@ fn npy_arrays_are_compared_by_element() {
     check(&npy("<f8", "(2,)", &le64(&[1.0, 2.000_000_1])), expect!["agree"]);
     check(&npy("<f8", "(2,)", &le64(&[1.0, 2.1])), expect!["element [1]: expected 2, claimed 2.1"]);
     check(&npy("<f8", "(1, 2)", &le64(&[1.0, 2.0])), expect!["shape: expected [2], claimed [1, 2]"]);
-    check(&npy("<i8", "(2,)", &le64(&[1.0, 2.0])), expect!["form: expected (Float, 8, false), claimed (Signed, 8, false)"]);
-    check(&npy("<f8", "(3,)", &le64(&[1.0, 2.0])), expect!["what is claimed has 16 bytes of data, which its shape does not have; byte 61: expected 0x32, claimed 0x33"]);
+    check(
+        &npy("<i8", "(2,)", &le64(&[1.0, 2.0])),
+        expect!["form: expected (Float, 8, false), claimed (Signed, 8, false)"],
+    );
+    check(
+        &npy("<f8", "(3,)", &le64(&[1.0, 2.0])),
+        expect![
+            "what is claimed has 16 bytes of data, which its shape does not have; byte 61: expected 0x32, claimed 0x33"
+        ],
+    );
     let big: Vec<u8> = [1.0f64, 2.0].iter().flat_map(|value| value.to_be_bytes()).collect();
     check(&npy(">f8", "(2,)", &big), expect!["agree"]);
-    check(&npy("|O", "(2,)", &[]), expect![[r#"what is claimed has elements of type "|O"; byte 8: expected 0x3a, claimed 0x39"#]]);
+    check(
+        &npy("|O", "(2,)", &[]),
+        expect![[r#"what is claimed has elements of type "|O"; byte 8: expected 0x3a, claimed 0x39"#]],
+    );
     check(b"\x93NUMPY", expect!["what is claimed is no .npy file; byte 6: expected 0x01, claimed the end"]);
     let huge = numeric("", "", 0);
     let ints = |value: i64| npy("<i8", "(1,)", &value.to_le_bytes());
-    expect!["element [0]: expected 9223372036854775807, claimed 9223372036854775806"].assert_eq(&show(&both(&huge, "a.npy", &ints(i64::MAX), &ints(i64::MAX - 1))));
+    expect!["element [0]: expected 9223372036854775807, claimed 9223372036854775806"].assert_eq(&show(&both(
+        &huge,
+        "a.npy",
+        &ints(i64::MAX),
+        &ints(i64::MAX - 1),
+    )));
     let nan = |bits: u64| npy("<f8", "(1,)", &bits.to_le_bytes());
     assert_eq!(both(&huge, "a.npy", &nan(0x7ff8 << 48), &nan((0x7ff8 << 48) + 1)), Comparison::Agree);
     let half = |bits: u16| npy("<f2", "(1,)", &bits.to_le_bytes());
@@ -324,8 +345,14 @@ fn safetensors_are_compared_by_tensor() {
     check(&one("w", "F32", &single(1.5)), expect!["w[0]: expected 1, claimed 1.5"]);
     check(&one("v", "F32", &single(1.0)), expect!["v: claimed, not expected"]);
     check(&one("w", "BF16", &single(1.0)), expect!["w: expected F32, claimed BF16"]);
-    check(&safetensors("{}", &single(1.0)), expect!["what is claimed has bytes that belong to no tensor, or to two; byte 0: expected 0x36, claimed 0x02"]);
-    check(&safetensors(r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,99]}}"#, &single(1.0)), expect![[r#"what is claimed has no data for "w"; byte 0: expected 0x36, claimed 0x37"#]]);
+    check(
+        &safetensors("{}", &single(1.0)),
+        expect!["what is claimed has bytes that belong to no tensor, or to two; byte 0: expected 0x36, claimed 0x02"],
+    );
+    check(
+        &safetensors(r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,99]}}"#, &single(1.0)),
+        expect![[r#"what is claimed has no data for "w"; byte 0: expected 0x36, claimed 0x37"#]],
+    );
 }
 
 fn png(width: u32, height: u32, colour: png::ColorType, pixels: &[u8]) -> Vec<u8> {
@@ -356,7 +383,12 @@ fn images_are_compared_by_distance() {
     );
     let small = png(1, 1, png::ColorType::Grayscale, &[1]);
     expect!["expected 32 × 32 pixels, claimed 1 × 1 pixels"].assert_eq(&show(&both(&psnr("1"), "a.png", &a, &small)));
-    expect!["what is claimed is no PNG: Invalid PNG signature."].assert_eq(&show(&both(&psnr("1"), "a.png", &a, b"no image")));
+    expect!["what is claimed is no PNG: Invalid PNG signature."].assert_eq(&show(&both(
+        &psnr("1"),
+        "a.png",
+        &a,
+        b"no image",
+    )));
     let one = png(1, 1, png::ColorType::Grayscale, &[2]);
     assert_eq!(both(&ssim("0.5"), "a.png", &small, &one), Comparison::Agree);
     assert_eq!(
@@ -389,7 +421,8 @@ fn ignored_lines_may_differ_and_no_others() {
         "#]],
     );
     let broken = Comparator::IgnoreLines(vec!["(".into()]);
-    expect!["unusable: no regular expression: error: unclosed group"].assert_eq(&show(&both(&broken, "log", b"a", b"b")));
+    expect!["unusable: no regular expression: error: unclosed group"]
+        .assert_eq(&show(&both(&broken, "log", b"a", b"b")));
 }
 
 fn token() -> impl Strategy<Value = String> {

@@ -129,7 +129,8 @@ fn every_kind_of_trap_is_found() {
         invalid trap: the job traps (wasm trap: out of bounds memory access)
         invalid trap: the job traps (wasm trap: integer overflow)
         invalid trap: the job traps (wasm trap: uninitialized element)
-        valid ok: the claim is what the job gives"#]].assert_eq(&traps.join("\n"));
+        valid ok: the claim is what the job gives"#]]
+    .assert_eq(&traps.join("\n"));
 }
 
 #[test]
@@ -145,7 +146,8 @@ fn clocks_and_random_bytes_follow_from_the_job() {
     assert_eq!(stdout(&clock), stdout(&clock));
     assert_eq!(stdout(&clock), stdout(&clock.clone().set("/job/limits/wall_ms", json!(1234))), "limits change nothing");
     assert_ne!(stdout(&clock), stdout(&clock.clone().set("/job/env", json!({ "A": "2" }))));
-    expect!["blake3:35c30ff833a2f6601e984248ffc321062f6cd511ddef2048fcaca1e3c67cb8e0"].assert_eq(stdout(&clock).as_str().expect("an address"));
+    expect!["blake3:35c30ff833a2f6601e984248ffc321062f6cd511ddef2048fcaca1e3c67cb8e0"]
+        .assert_eq(stdout(&clock).as_str().expect("an address"));
 }
 
 #[test]

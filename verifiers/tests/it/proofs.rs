@@ -177,7 +177,7 @@ fn every_spoiled_proof_is_invalid_and_says_why() {
         B's parts swapped: invalid proof-malformed: pi_b is not on the curve
         A and C swapped: invalid proof-invalid: the proof does not hold for these public inputs
         A infinite: invalid proof-malformed: pi_a is infinity or not affine: its last coordinate is not "1"
-        A at zero: invalid proof-invalid: the proof does not hold for these public inputs
+        A at zero: invalid proof-malformed: pi_a is not on the curve
         A projective: invalid proof-malformed: pi_a is infinity or not affine: its last coordinate is not "1"
         B infinite: invalid proof-malformed: pi_b is infinity or not affine: its last coordinate is not ["1", "0"]
         no C: invalid proof-malformed: has no pi_c
@@ -239,8 +239,11 @@ fn reference(case: &Case) -> bool {
         delta_g2: g2(&case.key["vk_delta_2"]),
         gamma_abc_g1: case.key["IC"].as_array().expect("list").iter().map(g1).collect(),
     };
-    let proof =
-        ark_groth16::Proof::<Bn254> { a: g1(&case.proof["pi_a"]), b: g2(&case.proof["pi_b"]), c: g1(&case.proof["pi_c"]) };
+    let proof = ark_groth16::Proof::<Bn254> {
+        a: g1(&case.proof["pi_a"]),
+        b: g2(&case.proof["pi_b"]),
+        c: g1(&case.proof["pi_c"]),
+    };
     assert!(!proof.a.is_zero());
     let inputs = case.public.as_array().expect("list").iter();
     let inputs: Vec<Fr> = inputs.map(|input| input.as_str().expect("text").parse().expect("a field element")).collect();

@@ -185,7 +185,8 @@ fn a_bad_request_names_its_field() {
 
 #[test]
 fn text_that_is_no_json_or_says_things_twice_is_refused() {
-    let texts = ["", "{", "[]", r#"{"method": {"kind": "reexecution", "kind": "proof"}}"#, r#"{"a": 1, "\u0061": 2}"#, "{} {}"];
+    let texts =
+        ["", "{", "[]", r#"{"method": {"kind": "reexecution", "kind": "proof"}}"#, r#"{"a": 1, "\u0061": 2}"#, "{} {}"];
     let table: String = texts.map(|text| format!("{text}: {}\n", problem(text))).concat();
     expect![[r#"
         : request: is no JSON: the text ends where a value is expected (line 1, column 1)
@@ -250,7 +251,8 @@ fn methods_are_checked_with_what_they_need() {
         method.k: between 1 and 1, not 2
         method.verifier: a name of letters, digits, - and _ is needed
         method.of[0].of[0].of[0]: methods are combined at most 3 deep
-    "#]].assert_eq(&table);
+    "#]]
+    .assert_eq(&table);
     let mut bare = good();
     bare["method"] = json!({ "kind": "proof", "proof": proof, "bind": [{ "input": 0, "to": "deal-id" }] });
     bare["deal_id"] = Value::Null;
@@ -260,11 +262,14 @@ fn methods_are_checked_with_what_they_need() {
 #[test]
 fn a_missing_file_is_a_bad_request_and_a_missing_address_is_not() {
     let bench = Bench::wat(&printer("hello", ""));
-    expect!["bad request: job.stdin: no file nothing.txt among the artifacts"].assert_eq(&bench.clone().set("/job/stdin", json!("nothing.txt")).line());
-    expect!["bad request: claim.stdout.artifact: no file nothing.txt among the artifacts"].assert_eq(&bench.clone().set("/claim/stdout", json!({ "artifact": "nothing.txt" })).line());
+    expect!["bad request: job.stdin: no file nothing.txt among the artifacts"]
+        .assert_eq(&bench.clone().set("/job/stdin", json!("nothing.txt")).line());
+    expect!["bad request: claim.stdout.artifact: no file nothing.txt among the artifacts"]
+        .assert_eq(&bench.clone().set("/claim/stdout", json!({ "artifact": "nothing.txt" })).line());
     expect!["inconclusive artifact-unavailable: nobody serves blake3:0000000000000000000000000000000000000000000000000000000000000000"].assert_eq(&bench.clone().set("/job/module", json!(format!("blake3:{}", "00".repeat(32)))).line());
     let cid = "QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG";
-    expect!["inconclusive artifact-unavailable: nobody serves QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG"].assert_eq(&bench.clone().set("/job/stdin", json!(cid)).line());
+    expect!["inconclusive artifact-unavailable: nobody serves QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG"]
+        .assert_eq(&bench.clone().set("/job/stdin", json!(cid)).line());
     let none = MemorySource::new();
     assert!(verify(&bench.request, &none).is_err());
 }

@@ -88,9 +88,15 @@ fn a_quorum_of_weights_wins() {
 #[test]
 fn boinc_needs_enough_votes_and_more_than_half_of_the_quorum() {
     let mut table = String::new();
-    for (values, quorum) in
-        [(&[1, 1][..], 2), (&[1], 2), (&[1, 2], 2), (&[1, 1, 2], 3), (&[1, 1, 2], 4), (&[1, 1, 2, 2, 1], 5), (&[1, 1, 2, 3], 4)]
-    {
+    for (values, quorum) in [
+        (&[1, 1][..], 2),
+        (&[1], 2),
+        (&[1, 2], 2),
+        (&[1, 1, 2], 3),
+        (&[1, 1, 2], 4),
+        (&[1, 1, 2, 2, 1], 5),
+        (&[1, 1, 2, 3], 4),
+    ] {
         let rule = json!({ "kind": "boinc", "min_quorum": quorum });
         writeln!(table, "{values:?} min_quorum {quorum}: {}", ask(&all(values), 1, &rule, &exact())).expect("a string");
     }
@@ -102,7 +108,8 @@ fn boinc_needs_enough_votes_and_more_than_half_of_the_quorum() {
         [1, 1, 2] min_quorum 4: inconclusive no-quorum: 3 votes came, 4 are needed
         [1, 1, 2, 2, 1] min_quorum 5: valid ok: 3 of 5 voters agree on the claim
         [1, 1, 2, 3] min_quorum 4: inconclusive no-quorum: the largest group weighs 2, 3 is needed
-    "#]].assert_eq(&table);
+    "#]]
+    .assert_eq(&table);
 }
 
 /// Voters of one score who must agree before trust is reached, with as many dissenters before them.
@@ -122,7 +129,8 @@ fn credibility_gives_iexecs_table() {
     for trust in [1, 2, 3, 5, 10, 20, 100] {
         let total = voters_needed(trust, 0, 1) + 1;
         let (zero, thirty) = (voters_needed(trust, 0, 0), voters_needed(trust, 30, 0));
-        writeln!(table, "trust {trust}: {zero} of score 0, {total} votes after a dissenter, {thirty} of score 30").expect("a string");
+        writeln!(table, "trust {trust}: {zero} of score 0, {total} votes after a dissenter, {thirty} of score 30")
+            .expect("a string");
     }
     expect![[r#"
         trust 1: 1 of score 0, 3 votes after a dissenter, 1 of score 30
@@ -132,15 +140,24 @@ fn credibility_gives_iexecs_table() {
         trust 10: 4 of score 0, 6 votes after a dissenter, 2 of score 30
         trust 20: 5 of score 0, 7 votes after a dissenter, 2 of score 30
         trust 100: 7 of score 0, 10 votes after a dissenter, 3 of score 30
-    "#]].assert_eq(&table);
+    "#]]
+    .assert_eq(&table);
 }
 
 #[test]
 fn agreement_within_a_tolerance_makes_cliques() {
     let quorum = json!({ "kind": "quorum", "quorum": 2 });
     let mut table = String::new();
-    for (values, judged) in [(&[1, 2, 3][..], 2), (&[1, 2, 2, 3, 3], 2), (&[1, 1, 2, 3], 1), (&[1, 2, 2, 3, 5], 2), (&[1, 1, 2, 5], 3), (&[1, 1, 2, 5], 1)] {
-        writeln!(table, "{values:?} claim {judged}: {}", ask(&all(values), judged, &quorum, &near())).expect("a string");
+    for (values, judged) in [
+        (&[1, 2, 3][..], 2),
+        (&[1, 2, 2, 3, 3], 2),
+        (&[1, 1, 2, 3], 1),
+        (&[1, 2, 2, 3, 5], 2),
+        (&[1, 1, 2, 5], 3),
+        (&[1, 1, 2, 5], 1),
+    ] {
+        writeln!(table, "{values:?} claim {judged}: {}", ask(&all(values), judged, &quorum, &near()))
+            .expect("a string");
     }
     expect![[r#"
         [1, 2, 3] claim 2: inconclusive tie: 2 groups weigh 2 each
@@ -157,10 +174,12 @@ fn a_field_that_only_one_claims_is_a_difference() {
     let quorum = json!({ "kind": "quorum", "quorum": 1 });
     let mut other = vote(1, 1);
     other["claim"]["exit_code"] = json!(0);
-    expect!["invalid outvoted: 1 of 1 voters agree on another result: exit code: expected 0, claimed none"].assert_eq(&ask(&[other], 1, &quorum, &exact()));
+    expect!["invalid outvoted: 1 of 1 voters agree on another result: exit code: expected 0, claimed none"]
+        .assert_eq(&ask(&[other], 1, &quorum, &exact()));
     let mut silent = vote(1, 1);
     silent["claim"] = json!({});
-    expect!["invalid outvoted: 1 of 1 voters agree on another result: stdout: only one of the two claims it"].assert_eq(&ask(&[silent], 1, &quorum, &exact()));
+    expect!["invalid outvoted: 1 of 1 voters agree on another result: stdout: only one of the two claims it"]
+        .assert_eq(&ask(&[silent], 1, &quorum, &exact()));
 }
 
 #[test]
