@@ -4,7 +4,7 @@
 //! step goes back to the writer as an input; what a mediator says goes out on the bus like anybody's word.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tribunal_contracts::{Chain, ChainFault, Mined, Step};
 use tribunal_core::{ChainReport, Deal, EffectKind, Phase, Settlement};
-use tribunal_events::{B256, DealId, Digest, Envelope, Role, Timestamp};
+use tribunal_events::{B256, DealId, Digest, Envelope, EventKind, Role, Timestamp};
 
 use crate::{
     bus::{Bus, HEADER_RECORDED_AT, Outgoing},
@@ -186,6 +186,8 @@ impl Performer {
         let done = Job::Done { effect_id: entry.id };
         let deal = load(&self.store, &entry.deal_id).map_err(|fault| fault.to_string())?;
         let Some(deal) = deal else { return Ok(done) };
+        // Mediators of one panel that run here would all ask for the same artifact; asking once is enough.
+        let mut asked = BTreeSet::new();
         for mediator in &self.mediators {
             let _permit = self.workers.acquire().await.map_err(|error| error.to_string())?;
             let (mediator, deal) = (mediator.clone(), deal.clone());
@@ -196,7 +198,9 @@ impl Performer {
             });
             let said = work.await.map_err(|error| error.to_string())?.map_err(|fault| fault.to_string())?;
             for envelope in said {
-                self.say(&envelope).await?;
+                if request_of(&envelope).is_none_or(|artifact| asked.insert(artifact)) {
+                    self.say(&envelope).await?;
+                }
             }
         }
         Ok(done)
@@ -239,6 +243,14 @@ impl Performer {
             self.bus.publish(out).await.map_err(|fault| fault.to_string())?;
         }
         Ok(Job::Done { effect_id: entry.id })
+    }
+}
+
+/// The artifact that an event asks for, if it does.
+fn request_of(envelope: &Envelope) -> Option<String> {
+    match envelope.clone().parse().ok()?.into_kind() {
+        EventKind::ArtifactRequested { artifact, .. } => Some(artifact.to_string()),
+        _ => None,
     }
 }
 
