@@ -349,6 +349,23 @@ fn withholding_is_attested_or_not_said() {
 }
 
 #[test]
+fn what_an_earlier_panel_attested_the_next_one_attests_again() {
+    let artifact = claim().stdout;
+    let scene = Scene::new(terms().drawn(&["m1", "m2", "m3"], 3, 2, 1)).draw();
+    let scene = scene.say(|it| it.artifact_requested(&key("m1"), 0, &artifact, Party::Provider));
+    let scene = scene.tick(next_us(last_us(120)));
+    let attest =
+        |scene: Scene, name, round| scene.say(|it| it.artifact_missing(&key(name), round, &artifact, Party::Provider));
+    let scene = attest(attest(scene, "m1", 0), "m2", 0).tick(next_us(last_us(480)));
+    assert_eq!(scene.round(), 1, "nobody voted");
+    let vote = scene.vote("m3", VerdictKind::Invalid, "withheld");
+    let scene = scene.say(|it| it.vote_committed(&key("m3"), &vote)).tick(next_us(last_us(720)));
+    let scene = scene.refused("withheld-unattested", |it| it.vote_revealed(&key("m3"), &vote));
+    let scene = attest(attest(scene, "m1", 1), "m3", 1);
+    scene.say(|it| it.vote_revealed(&key("m3"), &vote));
+}
+
+#[test]
 fn a_provider_is_not_blamed_for_what_the_client_withholds() {
     let input = tribunal_fixtures::jobs::load("wordcount").expect("the job").message.inputs[0].artifact.clone();
     let scene = Scene::new(terms()).dispute();
