@@ -192,7 +192,7 @@ pub fn load(file: Option<&PathBuf>, flags: &[(&'static str, Option<String>)]) ->
     let path = file.cloned().unwrap_or_else(|| "tribunal.toml".into());
     let mut figment = Figment::from(Serialized::defaults(Config::default()))
         .merge(Toml::file(path))
-        .merge(Env::prefixed("TRIBUNAL_").split("__"));
+        .merge(Env::prefixed("TRIBUNAL_").filter(|key| key.as_str().contains("__")).split("__"));
     for (key, value) in flags {
         if let Some(value) = value {
             figment = figment.merge(Serialized::default(key, value.clone()));

@@ -80,9 +80,9 @@ pub struct ReporterLimits {
 }
 
 impl Default for ReporterLimits {
-    /// 2 running, 64 waiting.
+    /// One a core, 64 waiting.
     fn default() -> Self {
-        Self { running_max: 2, waiting_max: 64 }
+        Self { running_max: std::thread::available_parallelism().map_or(1, usize::from), waiting_max: 64 }
     }
 }
 

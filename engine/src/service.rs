@@ -3,7 +3,7 @@
 //! Requests are JSON. Errors come as NATS micro defines them: `Nats-Service-Error-Code` (as in HTTP) and
 //! `Nats-Service-Error`, which begins with a stable code and a colon.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use async_nats::{
     HeaderMap,
@@ -57,7 +57,7 @@ pub async fn serve(
     let group = service.group("tribunal");
     let mut endpoints = Vec::new();
     for (name, takes) in ENDPOINTS {
-        let about = HashMap::from([("takes".to_owned(), takes.to_owned())]);
+        let about = [("takes".to_owned(), takes.to_owned())].into();
         let endpoint = group.endpoint_builder().name(name).metadata(about).add(name).await.map_err(fault)?;
         endpoints.push(endpoint.map(move |request| (name, request)));
     }

@@ -84,7 +84,11 @@ pub(crate) fn claimed_evidence(claim: &Claim, evidence: &mut Evidence) {
 }
 
 /// Fetches what the job starts from.
-fn inputs(check: &Check<'_>, job: &Job, evidence: &mut Evidence) -> Result<Result<Inputs, String>, BadRequest> {
+pub(crate) fn inputs(
+    check: &Check<'_>,
+    job: &Job,
+    evidence: &mut Evidence,
+) -> Result<Result<Inputs, String>, BadRequest> {
     let mut missing = Vec::new();
     let mut fetch = |reference| match check.fetch(reference) {
         Fetched::Bytes(bytes) => Some(bytes),

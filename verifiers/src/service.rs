@@ -62,6 +62,8 @@ pub struct Service {
     source: Arc<dyn ArtifactSource>,
     /// Starting the compiler takes a moment, and not every caller runs a job.
     pub(crate) wasm: LazyLock<Wasm>,
+    /// Plain wasmtime, for benches.
+    plain: LazyLock<Wasm>,
     external: Option<Arc<dyn ExternalVerifier>>,
 }
 
@@ -96,7 +98,7 @@ impl Check<'_> {
 impl Service {
     /// A service that fetches artifacts from these sources, in turn.
     pub fn new(limits: OperatorLimits, sources: Vec<Arc<dyn ArtifactSource>>) -> Self {
-        Self { limits, source: Arc::new(Chain(sources)), wasm: LazyLock::new(Wasm::new), external: None }
+        Self { limits, source: Arc::new(Chain(sources)), wasm: LazyLock::new(Wasm::new), plain: LazyLock::new(Wasm::plain), external: None }
     }
 
     /// Also asks out-of-process verifiers.
@@ -127,6 +129,22 @@ impl Service {
         verdict.evidence.host = host();
         verdict.evidence.wall_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
         Ok(verdict)
+    }
+
+    /// For benches: runs the request's job in plain wasmtime, without fuel and limits, and tells how long that took.
+    /// Nothing is compared and no verdict comes of it.
+    ///
+    /// # Errors
+    /// [`BadRequest`] where there is no job or it does not run.
+    pub fn run_plain(&self, request: &Request) -> Result<std::time::Duration, BadRequest> {
+        let (request, named) = pin(request, self.source.as_ref())?;
+        let check = Check { service: self, request: &request, named: &named, source: self.source.as_ref() };
+        let job = request.job.as_ref().ok_or_else(|| BadRequest::new("job", "is missing"))?;
+        let start = Instant::now();
+        let inputs = crate::reexecution::inputs(&check, job, &mut crate::Evidence::default())?
+            .map_err(|missing| BadRequest::new("job", missing))?;
+        self.plain.run(job, &inputs, &self.limits).map_err(|_| BadRequest::new("job", "does not run"))?;
+        Ok(start.elapsed())
     }
 
     /// What a `Report` names as its request: BLAKE3 of the canonical JSON, with the BLAKE3 addresses of the bytes in the

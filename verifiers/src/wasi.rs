@@ -146,7 +146,11 @@ fn enter(caller: &mut Caller<'_, Host>, call: impl FnOnce(&mut Host, &mut [u8]) 
     if let (true, Some(most)) = (host.fs.full, host.output_stop) {
         return Err(OperatorStop { what: "output bytes", most }.into());
     }
-    let fuel = caller.get_fuel()?;
+    // Only an engine that meters nothing, the peer in benches, has no fuel to ask for.
+    let fuel = caller.get_fuel().unwrap_or(u64::MAX);
+    if fuel == u64::MAX {
+        return Ok(done.map_or_else(|errno| errno.0, |()| 0));
+    }
     if fuel < cost {
         caller.set_fuel(0)?;
         return Err(Trap::OutOfFuel.into());

@@ -141,6 +141,8 @@ impl ResourceLimiter for Limiter {
 pub(crate) struct Wasm {
     engine: Engine,
     linker: Linker<Host>,
+    /// Whether this is the profile, with fuel and limits; else the peer that benches compare with.
+    metered: bool,
     /// By digest, the most recently used last.
     compiled: Mutex<Vec<(ContentAddress, InstancePre<Host>)>>,
 }
@@ -155,11 +157,20 @@ pub(crate) struct Inputs {
 
 impl Wasm {
     pub(crate) fn new() -> Self {
+        Self::with(true)
+    }
+
+    /// Plain wasmtime with the same host functions: no fuel, no limits, no canonical NaNs. What benches compare with.
+    pub(crate) fn plain() -> Self {
+        Self::with(false)
+    }
+
+    fn with(metered: bool) -> Self {
         let mut config = Config::new();
         config
-            .consume_fuel(true)
-            .epoch_interruption(true)
-            .cranelift_nan_canonicalization(true)
+            .consume_fuel(metered)
+            .epoch_interruption(metered)
+            .cranelift_nan_canonicalization(metered)
             .relaxed_simd_deterministic(true)
             .wasm_simd(true)
             .wasm_relaxed_simd(true)
@@ -176,7 +187,7 @@ impl Wasm {
         let engine = Engine::new(&config).expect("these settings fit every supported machine");
         let mut linker = Linker::new(&engine);
         wasi::link(&mut linker).expect("no function is defined twice");
-        Self { engine, linker, compiled: Mutex::default() }
+        Self { engine, linker, metered, compiled: Mutex::default() }
     }
 
     /// Runs a job within the smaller of the deal's and the operator's limits.
@@ -260,21 +271,23 @@ impl Wasm {
         let mut store = Store::new(&self.engine, host);
         let fault = |error: wasmtime::Error| NoRun::fault(error.to_string());
         let fuel = limits.fuel.min(operator.fuel_max);
-        store.set_fuel(fuel).map_err(fault)?;
-        store.limiter(|host| &mut host.limiter);
-        let wall_ms = limits.wall_ms.min(operator.wall_ms_max);
-        let deadline = Instant::now().checked_add(Duration::from_millis(wall_ms));
-        store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(move |_| match deadline {
-            Some(deadline) if Instant::now() >= deadline => Err(WallTime.into()),
-            _ => Ok(UpdateDeadline::Continue(1)),
-        });
+        if self.metered {
+            store.set_fuel(fuel).map_err(fault)?;
+            store.limiter(|host| &mut host.limiter);
+            let wall_ms = limits.wall_ms.min(operator.wall_ms_max);
+            let deadline = Instant::now().checked_add(Duration::from_millis(wall_ms));
+            store.set_epoch_deadline(1);
+            store.epoch_deadline_callback(move |_| match deadline {
+                Some(deadline) if Instant::now() >= deadline => Err(WallTime.into()),
+                _ => Ok(UpdateDeadline::Continue(1)),
+            });
+        }
         let ended = ready.instantiate(&mut store).and_then(|instance| {
             let start = instance.get_typed_func::<(), ()>(&mut store, "_start")?;
             store.data_mut().limiter.started = true;
             start.call(&mut store, ())
         });
-        let fuel_used = fuel - store.get_fuel().map_err(fault)?;
+        let fuel_used = if self.metered { fuel - store.get_fuel().map_err(fault)? } else { 0 };
         let (termination, exit_code, trap) = match ended {
             Ok(()) => (Termination::Exit, 0, None),
             Err(error) => self.ending(&error, job, operator, store.data())?,

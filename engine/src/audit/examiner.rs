@@ -363,7 +363,7 @@ impl Examiner {
                 format!("{step}, effect {effect_id}"),
             ),
             Some(asked) if !asked.kind.is_chain() || asked.kind.step() != step => {
-                findings.record(record, "effect", asked.kind.step(), step);
+                findings.record(record, "effect", format!("an outcome of {:?}", asked.kind), step);
             }
             Some(asked) if asked.observed => {
                 findings.record(record, "effect", "one outcome of an effect", "a second one")

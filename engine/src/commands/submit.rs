@@ -46,7 +46,7 @@ pub struct Args {
 }
 
 enum Route {
-    Nats(NatsBus),
+    Nats(Box<NatsBus>),
     Http(HttpSender),
 }
 
@@ -80,7 +80,7 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
                     Ok(_) => {
                         operators.learn(&envelope);
                         let sent = match &route {
-                            Route::Nats(bus) => send(bus, &envelope, &operators, patience).await,
+                            Route::Nats(bus) => send(bus.as_ref(), &envelope, &operators, patience).await,
                             Route::Http(sender) => sender.send(&envelope, &operators).await,
                         };
                         match sent {
@@ -133,7 +133,7 @@ async fn connect(args: &Args, patience: Patience) -> Result<Route, Failure> {
             let config = NatsConfig { credentials: args.credentials.clone(), ..NatsConfig::new(args.to.clone()) };
             let bus = NatsBus::connect(config).await.map_err(Failure::unavailable)?;
             tracing::debug!(bus = bus.describe(), "connected");
-            Ok(Route::Nats(bus))
+            Ok(Route::Nats(Box::new(bus)))
         }
         "http" | "https" => {
             HttpSender::new(&args.to, args.token.clone(), patience).map(Route::Http).map_err(Failure::usage)

@@ -182,7 +182,7 @@ fn deals(page: &read::DealsPage, offset: usize, limit: usize, at: Option<u64>) -
                 tbody { @for deal in &page.deals { tr {
                     td { (badge(deal)) }
                     td { a.id href={ "/deals/" (deal.deal_id) } { (short(&deal.deal_id.to_string())) }
-                        @if let Some(code) = deal.reason_code.as_deref().filter(|code| !code.is_empty()) { div.dim { (code) } } }
+                        @if let Some(code) = reason(deal) { div.dim { (code) } } }
                     td.parties { (account(deal.client)) span.dim { " → " } (account(deal.provider)) }
                     td.n { (money_moved(deal)) }
                     td.n.dim { (when(&deal.updated_at)) }
@@ -203,7 +203,7 @@ fn one(id: &DealId, page: &DealPage, at: Option<u64>, store: Option<&str>) -> Ma
         p.crumbs { a href="/" { "Deals" } " / " (short(&id.to_string()))
             @if let Some(at) = at { " · as it stood at log position " (at) " · " a href={ "/deals/" (id) } { "now" } } }
         section.hero {
-            div { (badge(summary)) @if let Some(code) = summary.reason_code.as_deref().filter(|code| !code.is_empty()) { span.code { (code) } } }
+            div { (badge(summary)) @if let Some(code) = reason(summary) { span.code { (code) } } }
             h1 { (headline(page)) }
             @if let Some(why) = why(page) { p.why { (why) } }
             p.mono.dim.wrap { (id) }
@@ -399,6 +399,12 @@ fn badge(deal: &DealSummary) -> Markup {
     html! { span class={ "badge " (word) } { (word) } @if deal.outcome != "open" && deal.state != "settled" { " " span.dim { "(" (deal.state) ")" } } }
 }
 
+/// The reason's code where it says more than the outcome.
+fn reason(deal: &DealSummary) -> Option<&str> {
+    let code = deal.reason_code.as_deref()?;
+    (!code.is_empty() && code != "ok" && !deal.outcome.starts_with(code)).then_some(code)
+}
+
 /// What changed hands: the sum of what came out above what was locked.
 fn money_moved(deal: &DealSummary) -> Markup {
     let gains = deal.payouts.iter().filter_map(|payout| payout.paid.checked_sub(payout.locked));
@@ -409,7 +415,7 @@ fn money_moved(deal: &DealSummary) -> Markup {
 /// An account, shortened, with a colour of its own.
 fn account(address: Address) -> Markup {
     let full = format!("{address:#x}");
-    let hue = u16::from_be_bytes([address[0], address[1]]) % 360;
+    let hue = u32::from_be_bytes([address[0], address[1], address[2], address[3]]) % 360;
     html! { span.account title=(full) style={ "--hue:" (hue) } { (short(&full)) } }
 }
 

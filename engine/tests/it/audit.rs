@@ -1,13 +1,17 @@
 //! Audits of stores that the writer itself made, and of copies in which somebody changed something.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{Arc, LazyLock},
+};
 
 use tempfile::TempDir;
 use tribunal_core::{ChainReport, EffectKind};
 use tribunal_engine::{
     audit::{AuditOptions, AuditReport, Discrepancy, Scope, audit},
     bus::Message,
-    outbox,
+    demo, outbox,
     partition::{CLOCK_SUBJECT, Job, Partition, Settings},
     store::{Append, Fsync, NewRecord, OutboxEntry, Record, Store, StreamAppend},
 };
@@ -15,7 +19,7 @@ use tribunal_events::{
     Amount, B256, DealId, Digest, Envelope, EventKind, Outcome, Party, SignedVerdict, SigningKey, Terms, Timestamp,
     VerdictKind, proto::event::Kind,
 };
-use tribunal_fixtures::{START_S, Script, TermsBuilder, Vote, chain, engine_message, jobs, keys};
+use tribunal_fixtures::{RecordedDeal, START_S, Script, TermsBuilder, Vote, chain, engine_message, jobs, keys};
 use tribunal_verifiers::{MemorySource, OperatorLimits, Request, Service, Verdict};
 
 /// An engine's writer with a chain that takes every step at once, and nobody who judges.
@@ -27,6 +31,8 @@ pub struct Engine {
     block: u64,
     /// Steps that the chain has not got to yet.
     pub hold: BTreeSet<String>,
+    /// Whether what is said may be refused.
+    refuses: bool,
 }
 
 impl Engine {
@@ -36,16 +42,16 @@ impl Engine {
         let settings =
             Settings { operator: keys::key("operator"), domains: vec![chain::domain()], recorded_time: false };
         let partition = Partition::new(store.clone(), settings, "DEALS").unwrap();
-        Self { folder, store, partition, sequence: 0, block: 0, hold: BTreeSet::new() }
+        Self { folder, store, partition, sequence: 0, block: 0, hold: BTreeSet::new(), refuses: false }
     }
 
-    fn message(&mut self, after_s: u64, subject: &str, payload: Vec<u8>) -> Job {
+    fn message(&mut self, at: Timestamp, subject: &str, payload: Vec<u8>) -> Job {
         self.sequence += 1;
         Job::Message(Message {
             stream_sequence: self.sequence,
             subject: subject.into(),
             payload: payload.into(),
-            at: Timestamp::from_s(START_S + after_s),
+            at,
             recorded_at: None,
             message_id: None,
             stream_created_us: 1,
@@ -57,7 +63,7 @@ impl Engine {
         let mut jobs = vec![job];
         while !jobs.is_empty() {
             let processed = self.partition.process(std::mem::take(&mut jobs)).unwrap();
-            assert!(processed.refused.is_empty(), "{:?}", processed.refused);
+            assert!(self.refuses || processed.refused.is_empty(), "{:?}", processed.refused);
             for entry in processed.effects {
                 let (_, kind) = outbox::decode(&entry.payload).unwrap();
                 if self.hold.contains(&kind.step()) {
@@ -71,13 +77,17 @@ impl Engine {
 
     /// Somebody says something so many seconds after the start.
     pub fn say(&mut self, after_s: u64, envelope: &Envelope) {
-        let job = self.message(after_s, "deals.x.y", envelope.encode());
+        self.say_at(Timestamp::from_s(START_S + after_s), envelope);
+    }
+
+    fn say_at(&mut self, at: Timestamp, envelope: &Envelope) {
+        let job = self.message(at, "deals.x.y", envelope.encode());
         self.process(job);
     }
 
     /// Only time goes on.
-    pub fn tick(&mut self, after_s: u64) {
-        let job = self.message(after_s, CLOCK_SUBJECT, Vec::new());
+    fn tick_at(&mut self, at: Timestamp) {
+        let job = self.message(at, CLOCK_SUBJECT, Vec::new());
         self.process(job);
     }
 
@@ -154,6 +164,12 @@ pub fn script(builder: &TermsBuilder) -> Script {
     Script::new(builder.build())
 }
 
+/// What verification says of the cheat in [`caught`] and of the honest work in [`drawn`].
+static VERDICTS: LazyLock<(Verdict, Verdict)> = LazyLock::new(|| {
+    let ((cheat, source), (honest, _)) = (cheated(), wordcount());
+    (judged(caught().terms(), &cheat.claim(1), &source), judged(drawn().terms(), &honest.claim(1), &source))
+});
+
 /// Every way a deal can go: on chain and off, accepted, judged by one and by a panel, left alone, open.
 pub fn played() -> (Engine, MemorySource) {
     let mut engine = Engine::new();
@@ -168,18 +184,16 @@ pub fn played() -> (Engine, MemorySource) {
     engine.begin(&caught, 10, Some(false_job.claim(1)));
     engine.say(13, &caught.disputed("wrong"));
     let m1 = keys::key("m1");
-    let verdict = judged(caught.terms(), &false_job.claim(1), &source);
-    assert_eq!(verdict.verdict, VerdictKind::Invalid);
-    engine.say(14, &caught.verdict_given(&m1, &vote(caught.terms(), &m1, &verdict)));
+    let (invalid, valid) = &*VERDICTS;
+    assert_eq!((invalid.verdict, valid.verdict), (VerdictKind::Invalid, VerdictKind::Valid));
+    engine.say(14, &caught.verdict_given(&m1, &vote(caught.terms(), &m1, invalid)));
 
     let drawn = drawn();
     engine.begin(&drawn, 20, Some(honest.claim(1)));
     engine.say(23, &drawn.disputed("doubt"));
     engine.say(24, &drawn.seed_revealed(Party::Provider));
     engine.say(25, &drawn.seed_revealed(Party::Client));
-    let verdict = judged(drawn.terms(), &honest.claim(1), &source);
-    assert_eq!(verdict.verdict, VerdictKind::Valid);
-    engine.judge(&drawn, 26, &|key| vote(drawn.terms(), key, &verdict));
+    engine.judge(&drawn, 26, &|key| vote(drawn.terms(), key, valid));
 
     let left = script(&TermsBuilder::new("left alone").without_contract());
     engine.begin(&left, 30, Some(honest.claim(1)));
@@ -354,16 +368,16 @@ fn a_vote_that_lost_is_a_note() {
     let mut engine = Engine::new();
     let (job, source) = wordcount();
     let drawn = drawn();
+    let valid = &VERDICTS.1;
     engine.begin(&drawn, 0, Some(job.claim(1)));
     engine.say(3, &drawn.disputed("doubt"));
     engine.say(4, &drawn.seed_revealed(Party::Provider));
     engine.say(5, &drawn.seed_revealed(Party::Client));
-    let verdict = judged(drawn.terms(), &job.claim(1), &source);
     let deal = tribunal_engine::replay::load(&engine.store, &drawn.terms().deal_id()).unwrap().unwrap();
     let dissenter = deal.dispute().unwrap().round.as_ref().unwrap().panel()[0];
     engine.judge(&drawn, 6, &|key| match key.address() == dissenter {
         true => drawn.vote(key, 0, VerdictKind::Invalid, 1, "output-differs"),
-        false => vote(drawn.terms(), key, &verdict),
+        false => vote(drawn.terms(), key, valid),
     });
     let report = reverified(&engine.store, &source);
     assert!(report.is_clean(), "{:#?}", report.discrepancies);
@@ -526,7 +540,8 @@ fn a_missing_event_is_found() {
         let index = records.iter().position(|it| it.deal_id == deal_id && submit(it)).unwrap();
         records.remove(index);
     });
-    assert_eq!(discrepancies.iter().map(|it| it.code).collect::<Vec<_>>(), ["effect-lost"], "{discrepancies:#?}");
+    assert_found(&discrepancies, "effect-lost", &it, None);
+    assert!(discrepancies.iter().any(|it| it.expected.starts_with("an outcome of submit")), "{discrepancies:#?}");
 }
 
 #[test]
@@ -711,34 +726,50 @@ fn damaged_files_are_found() {
     let copy = tempfile::tempdir().unwrap();
     let path = copy.path().join("store");
     engine.store.checkpoint(&path).unwrap();
-    let flipped = flip(&path);
-    assert!(flipped > 0, "the copy has table files or a log");
+    flip(&path);
     match Store::open_read_only(&path) {
         // Either the store notices when it is opened, or the audit does.
         Err(fault) => assert!(matches!(fault, tribunal_engine::store::StoreFault::Damaged { .. }), "{fault}"),
-        Ok(store) => assert!(!audited(&store).is_clean()),
+        Ok(store) => {
+            let report = audited(&store);
+            assert!(report.discrepancies.iter().any(|it| it.code == "damage"), "{:#?}", report.discrepancies);
+        }
     }
 }
 
-/// Flips one bit in the middle of every table of a store; how many there are.
-fn flip(path: &Path) -> usize {
-    let mut flipped = 0;
-    for entry in std::fs::read_dir(path).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if name.ends_with(".sst") || name.ends_with(".blob") || name.ends_with(".log") {
-            let mut bytes = std::fs::read(&path).unwrap();
-            if bytes.is_empty() {
-                continue;
+/// Flips one bit in the largest table of a store: the one with the events.
+fn flip(path: &Path) {
+    let files = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+    let tables = files.filter(|path| path.extension().is_some_and(|it| it == "sst" || it == "blob"));
+    let largest = tables.max_by_key(|path| std::fs::metadata(path).unwrap().len()).expect("a copy has tables");
+    let mut bytes = std::fs::read(&largest).unwrap();
+    let middle = bytes.len() / 3;
+    bytes[middle] ^= 1;
+    // The copy shares its files with the store.
+    std::fs::remove_file(&largest).unwrap();
+    std::fs::write(&largest, bytes).unwrap();
+}
+
+#[test]
+fn every_recorded_deal_leaves_a_clean_store_and_a_sound_file() {
+    for name in RecordedDeal::names().unwrap() {
+        let (deal, events) = RecordedDeal::load(&name).unwrap();
+        let mut engine = Engine::new();
+        engine.refuses = true;
+        for step in &deal.timeline {
+            match step.line {
+                Some(line) => engine.say_at(step.at(), &events[line]),
+                None => engine.tick_at(step.at()),
             }
-            let middle = bytes.len() / 3;
-            bytes[middle] ^= 1;
-            std::fs::remove_file(&path).unwrap();
-            std::fs::write(&path, bytes).unwrap();
-            flipped += 1;
         }
+        let report = audited(&engine.store);
+        assert!(report.is_clean(), "{name}: {:#?}", report.discrepancies);
+        let Some(head) = engine.store.head(&deal.deal_id).unwrap() else { continue };
+        assert_eq!(report.records, head.version, "{name}");
+        let bytes = tribunal_engine::bundle::export(&engine.store, &deal.deal_id, None).unwrap();
+        let file = tribunal_engine::bundle::verify(&bytes, &Default::default()).unwrap();
+        assert!(file.is_sound(), "{name}: {:#?} {:#?}", file.discrepancies, file.claims);
     }
-    flipped
 }
 
 #[test]
@@ -757,4 +788,28 @@ fn a_forged_word_of_a_party_is_found() {
     });
     assert_found(&discrepancies, "not-admitted", &it, Some(at));
     assert!(discrepancies.iter().any(|it| it.found.contains("not-allowed")), "{discrepancies:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_whole_engine_played_is_clean_and_every_file_of_it_is_sound() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures");
+    let folder = tempfile::tempdir().unwrap();
+    let deals = demo::read(&fixtures).unwrap();
+    let stage = demo::stage(&fixtures, folder.path(), Some(demo::BusChoice::InProcess)).await.unwrap();
+    demo::play(&stage, &deals, |_, _| {}).await.unwrap();
+    let (store, artifacts, service) = (stage.engine.store().clone(), stage.artifacts.clone(), stage.verifier.clone());
+    let checked = tokio::task::spawn_blocking(move || {
+        let options = AuditOptions { reverify: Some((&service, &*artifacts)), progress: None };
+        let report = audit(&store, Scope::All, options).unwrap();
+        assert!(report.is_clean(), "{:#?}", report.discrepancies);
+        assert!(report.reverified >= 10 && report.votes_confirmed >= 10, "{report:#?}");
+        for deal in store.deals() {
+            let (deal_id, _) = deal.unwrap();
+            let bytes = tribunal_engine::bundle::export(&store, &deal_id, Some(&*artifacts)).unwrap();
+            let file = tribunal_engine::bundle::verify(&bytes, &Default::default()).unwrap();
+            assert!(file.is_sound(), "{deal_id}: {:#?} {:#?}", file.discrepancies, file.claims);
+        }
+    });
+    checked.await.unwrap();
+    stage.engine.shutdown().await;
 }
