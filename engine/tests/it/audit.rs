@@ -24,7 +24,7 @@ use tribunal_verifiers::{MemorySource, OperatorLimits, Request, Service, Verdict
 
 /// An engine's writer with a chain that takes every step at once, and nobody who judges.
 pub struct Engine {
-    pub folder: TempDir,
+    _folder: TempDir,
     pub store: Store,
     partition: Partition,
     sequence: u64,
@@ -42,7 +42,7 @@ impl Engine {
         let settings =
             Settings { operator: keys::key("operator"), domains: vec![chain::domain()], recorded_time: false };
         let partition = Partition::new(store.clone(), settings, "DEALS").unwrap();
-        Self { folder, store, partition, sequence: 0, block: 0, hold: BTreeSet::new(), refuses: false }
+        Self { _folder: folder, store, partition, sequence: 0, block: 0, hold: BTreeSet::new(), refuses: false }
     }
 
     fn message(&mut self, at: Timestamp, subject: &str, payload: Vec<u8>) -> Job {
