@@ -247,7 +247,7 @@ async fn bad_events_are_refused_with_reasons_and_nothing_is_recorded() {
     check_problem(413, "oversized", post("application/json", vec![b' '; (4 << 20) + 1]).await);
     check_problem(413, "oversized", post("application/x-ndjson", b"{}\n".repeat(300)).await);
     // One bad line: none is sent.
-    let body = format!("{}{{}}\n", lines(&[proposed.clone()]));
+    let body = format!("{}{{}}\n", lines(std::slice::from_ref(&proposed)));
     let problem = check_problem(400, "schema-version", post("application/x-ndjson", body.into()).await);
     assert_eq!(problem["envelope"], 2, "{problem:#}");
     assert_eq!(world.engine.store().last_position(), 0);
