@@ -46,9 +46,9 @@
 //!
 //! Who said what, that the rules allow every step, that panels are drawn as they must be, that money was divided as
 //! agreed, and, with the artifacts, that the verdict is right: all that is proved. At which time and in which order the
-//! operator received events nobody has signed in this format; nor can a file show that transactions are on a chain, that
-//! positions are those of the operator's log, or that an open deal has not gone on. [`BundleReport`] says so claim by
-//! claim.
+//! operator received events, and that none was left out, nobody has signed in this format; nor can a file show that
+//! transactions are on a chain, that positions are those of the operator's log, or that an open deal has not gone on.
+//! [`BundleReport`] says so claim by claim.
 //!
 //! **Invariant:** every byte of a file is covered by its digests and has a meaning; none can change unseen.
 //! **Invariant:** reading allocates in proportion to the file, whatever lengths it claims.

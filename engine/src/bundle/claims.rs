@@ -187,9 +187,9 @@ pub(super) fn report(
         "contents",
         format!("terms, summary, reports and {artifacts} artifacts are those that the records name"),
     );
-    claims.proved("records", format!("{} records in one chain, none left out between them", examined.records));
+    claims.proved("records", format!("{} records in one unbroken chain", examined.records));
     claims.proved("signatures", format!("{} events, each signed by the account that it names", examined.signatures));
-    claims.replayed("rules", "every event is one that the rules admit, or give, where it stands");
+    claims.replayed("rules", "every event is one that the rules admit, or give, where and when it is recorded");
     consent(&mut claims);
     draw(&mut claims, contents);
     let decision = examined.deal.as_ref().and_then(|deal| match deal.phase() {
@@ -309,7 +309,7 @@ fn verdict(claims: &mut Claims<'_>, decision: Option<&Decision>, reverified: Opt
     let voters: Vec<Address> = round.votes().filter(|vote| vote.verdict == kind).map(|vote| vote.mediator).collect();
     let own = reverified.and_then(|it| it.verdict.as_ref());
     if let Some(own) = own.filter(|own| own.verdict == kind && decision.reason_code != "withheld") {
-        let votes = format!("as {} mediators voted", voters.len());
+        let votes = format!("as {} voted", counted(&voters));
         claims.proved("verdict", format!("{outcome} ({}): verified again, {votes}", own.reason.code));
         return Vec::new();
     }
@@ -320,13 +320,20 @@ fn verdict(claims: &mut Claims<'_>, decision: Option<&Decision>, reverified: Opt
         return Vec::new();
     }
     let why = match decision.reason_code.as_str() {
-        "withheld" => format!("{outcome} (withheld): {} mediators say that an artifact was not served", voters.len()),
+        "withheld" => format!("{outcome} (withheld): an artifact was not served, say {}", counted(&voters)),
         code => {
-            format!("{outcome} ({code}): {} mediators say so; the file does not suffice to verify again", voters.len())
+            format!("{outcome} ({code}): so say {}; the file does not suffice to verify again", counted(&voters))
         }
     };
     claims.say("verdict", Standing::Attested, voters.clone(), why);
     voters
+}
+
+fn counted(mediators: &[Address]) -> String {
+    match mediators.len() {
+        1 => "1 mediator".into(),
+        count => format!("{count} mediators"),
+    }
 }
 
 fn money(claims: &mut Claims<'_>, contents: &Contents<'_>) {
@@ -367,7 +374,7 @@ fn places(claims: &mut Claims<'_>, contents: &Contents<'_>) {
     claims.unchecked(
         "times",
         format!(
-            "from {first} to {last} by the operator's record: nobody signs times and order of receipt in this format"
+            "from {first} to {last}, by the operator's record: in this format nobody signs when events were received, in which order, or that none was left out"
         ),
     );
     let deal = &contents.deal;
@@ -377,7 +384,7 @@ fn places(claims: &mut Claims<'_>, contents: &Contents<'_>) {
 
 fn words(examined: &Examined, decision: Option<&Decision>, witnesses: &[Address]) -> Vec<Word> {
     let Some(terms) = &examined.terms else { return Vec::new() };
-    let mut about = vec!["when, and in which order, it received what others said"];
+    let mut about = vec!["when, and in which order, it received what others said, and that nothing is left out"];
     if examined.by_time {
         about.push("that time ran out");
     }
