@@ -59,7 +59,12 @@ fn envelopes() -> Vec<Envelope> {
                 instruction_count: 1,
                 ..proto::Claim::default()
             };
-            [script.proposed(Party::Client), script.agreed(Party::Provider), script.result_submitted(claim), script.accepted()]
+            [
+                script.proposed(Party::Client),
+                script.agreed(Party::Provider),
+                script.result_submitted(claim),
+                script.accepted(),
+            ]
         })
         .collect();
     (0..4).flat_map(|step| deals.iter().map(move |deal| deal[step].clone())).collect()
@@ -102,7 +107,9 @@ fn recovery(envelopes: &[Envelope]) -> f64 {
         let start = Instant::now();
         thread::scope(|scope| {
             for part in copies {
-                scope.spawn(move || part.into_iter().for_each(|event| drop(event.authenticate(&domain).expect("signed"))));
+                scope.spawn(move || {
+                    part.into_iter().for_each(|event| drop(event.authenticate(&domain).expect("signed")))
+                });
             }
         });
         rate(envelopes.len(), start.elapsed())
@@ -128,7 +135,7 @@ fn raw_rocksdb(envelopes: &[Envelope]) -> f64 {
             for (index, value) in part.iter().enumerate() {
                 batch.put(((number * BATCH + index) as u64).to_be_bytes(), value);
             }
-            db.write_opt(&batch, &sync).expect("writes");
+            db.write_opt(batch, &sync).expect("writes");
         }
         rate(bytes.len(), start.elapsed())
     })

@@ -167,8 +167,9 @@ pub struct Stage {
 /// Names the file that is wrong.
 pub fn read(fixtures: &Path) -> Result<Vec<RecordedDeal>, Failure> {
     let folder = if fixtures.join("deals").is_dir() { fixtures.join("deals") } else { fixtures.to_owned() };
-    let entries = fs::read_dir(&folder)
-        .map_err(|error| Failure::config(format!("no recorded deals in {}: {error}; give --fixtures DIR", folder.display())))?;
+    let entries = fs::read_dir(&folder).map_err(|error| {
+        Failure::config(format!("no recorded deals in {}: {error}; give --fixtures DIR", folder.display()))
+    })?;
     let mut deals = Vec::new();
     for entry in entries.flatten() {
         let path = entry.path();
@@ -182,7 +183,8 @@ pub fn read(fixtures: &Path) -> Result<Vec<RecordedDeal>, Failure> {
         let recording: Recording = serde_json::from_str(&text).map_err(|error| wrong("deal.json", &error))?;
         let text = fs::read_to_string(path.join("events.jsonl")).map_err(|error| wrong("events.jsonl", &error))?;
         let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
-        if let Some(line) = recording.timeline.iter().filter_map(|moment| moment.line).find(|line| *line >= lines.len()) {
+        if let Some(line) = recording.timeline.iter().filter_map(|moment| moment.line).find(|line| *line >= lines.len())
+        {
             return Err(wrong("deal.json", &format!("the timeline names line {line} of {}", lines.len())));
         }
         deals.push(RecordedDeal { name: entry.file_name().to_string_lossy().into_owned(), recording, lines });
@@ -225,8 +227,11 @@ pub async fn stage(fixtures: &Path, folder: &Path, bus: Option<BusChoice>) -> Re
         Some(nats) => Arc::new(nats.clone()),
         None => Arc::new(InProcessBus::new(now, InProcessLimits::default())),
     };
-    let folders: Vec<PathBuf> =
-        ["deals", "jobs", "circuits"].map(|part| fixtures.join(part)).into_iter().filter(|part| part.is_dir()).collect();
+    let folders: Vec<PathBuf> = ["deals", "jobs", "circuits"]
+        .map(|part| fixtures.join(part))
+        .into_iter()
+        .filter(|part| part.is_dir())
+        .collect();
     let artifacts = crate::artifacts::folders(&if folders.is_empty() { vec![fixtures.to_owned()] } else { folders })?;
     let verifier = Arc::new(Service::new(OperatorLimits::default(), vec![Arc::clone(&artifacts)]));
     let chain = Arc::new(InProcessChain::new());

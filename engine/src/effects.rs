@@ -276,12 +276,15 @@ fn disagreement(deal: &Deal, step: &Step, mined: &Mined) -> Option<String> {
         return None;
     }
     let voters = decision.round.as_ref().map(|round| round.voters()).unwrap_or_default();
-    let rule =
-        Settlement::new(deal.terms(), decision.outcome, decision.instruction_count, &voters, decision.funded);
+    let rule = Settlement::new(deal.terms(), decision.outcome, decision.instruction_count, &voters, decision.funded);
     let expected = [Role::Client, Role::Provider, Role::Mediator, Role::Treasury].map(|role| rule.paid_to(role));
     let found = [paid.client, paid.provider, paid.mediators, paid.treasury];
     if paid.outcome != decision.outcome {
-        return Some(format!("the contract settled as {}, the record says {}", paid.outcome.word(), decision.outcome.word()));
+        return Some(format!(
+            "the contract settled as {}, the record says {}",
+            paid.outcome.word(),
+            decision.outcome.word()
+        ));
     }
     (expected != found).then(|| {
         let list = |amounts: [tribunal_events::Amount; 4]| amounts.map(|amount| amount.to_string()).join(", ");

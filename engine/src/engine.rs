@@ -193,7 +193,13 @@ impl Engine {
 
     /// Whether events are read from the bus and written to the store.
     pub fn is_ready(&self) -> bool {
-        self.failed.borrow().is_none() && self.bus.connected() && self.ready.load(Ordering::SeqCst)
+        self.readiness()()
+    }
+
+    /// [`Engine::is_ready`] as a function that outlives a borrow.
+    pub fn readiness(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let (bus, failed, ready) = (Arc::clone(&self.bus), self.failed.clone(), Arc::clone(&self.ready));
+        move || failed.borrow().is_none() && bus.connected() && ready.load(Ordering::SeqCst)
     }
 
     /// Resolves when the writer has failed, with the reason.

@@ -44,12 +44,18 @@ pub fn load(path: &Path, password_file: Option<&Path>) -> Result<SigningKey, Fai
             .map_err(|_| Failure::config(format!("{shown}: insecure_dev_key is 0x and 64 hex digits")))?;
         let key = SigningKey::new(secret).map_err(|error| Failure::config(format!("{shown}: {error}")))?;
         if key.address() != plain.address {
-            return Err(Failure::config(format!("{shown}: the key is of {:#x}, not {:#x}", key.address(), plain.address)));
+            return Err(Failure::config(format!(
+                "{shown}: the key is of {:#x}, not {:#x}",
+                key.address(),
+                plain.address
+            )));
         }
         return Ok(key);
     }
     if serde_json::from_str::<serde_json::Value>(&text).ok().and_then(|json| json.get("crypto").cloned()).is_none() {
-        return Err(Failure::config(format!("{shown} is no Web3 keystore (v3 JSON); make one with `tribunal keys new`")));
+        return Err(Failure::config(format!(
+            "{shown} is no Web3 keystore (v3 JSON); make one with `tribunal keys new`"
+        )));
     }
     let password = password(password_file, false)?;
     let signer: PrivateKeySigner = LocalSigner::decrypt_keystore(path, password.as_bytes())
@@ -90,8 +96,8 @@ pub fn create(path: &Path, password_file: Option<&Path>, insecure: bool) -> Resu
 /// A sentence that says what to do.
 pub fn address(path: &Path) -> Result<Option<Address>, Failure> {
     let text = fs::read_to_string(path).map_err(|error| Failure::config(format!("{}: {error}", path.display())))?;
-    let json: serde_json::Value = serde_json::from_str(&text)
-        .map_err(|_| Failure::config(format!("{} is no key file", path.display())))?;
+    let json: serde_json::Value =
+        serde_json::from_str(&text).map_err(|_| Failure::config(format!("{} is no key file", path.display())))?;
     Ok(json.get("address").and_then(|it| it.as_str()).and_then(|text| text.parse().ok()))
 }
 

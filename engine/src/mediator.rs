@@ -118,10 +118,8 @@ impl Mediator {
         };
         let vote = read(&bytes);
         let signed = self.signed(terms, round, &vote);
-        let reveal = proto::VoteRevealed {
-            verdict: Some(message(&signed, &vote)),
-            salt: self.salt(terms, round).to_vec(),
-        };
+        let reveal =
+            proto::VoteRevealed { verdict: Some(message(&signed, &vote)), salt: self.salt(terms, round).to_vec() };
         Ok(vec![self.sign(terms, proto::event::Kind::VoteRevealed(reveal))])
     }
 
@@ -158,8 +156,7 @@ impl Mediator {
                     }));
                 }
                 Some(request) if request.elapsed && request.missing.len() >= quorum => {
-                    let verdict =
-                        if *party == Party::Provider { VerdictKind::Invalid } else { VerdictKind::Valid };
+                    let verdict = if *party == Party::Provider { VerdictKind::Invalid } else { VerdictKind::Valid };
                     return Missing::Withheld(verdict, artifact.to_string());
                 }
                 Some(_) => {}

@@ -391,8 +391,7 @@ impl Partition {
         let Staged { streams, outbox, done, refused, receipts, .. } = staged;
         let cursor = cursor.map(|cursor| CursorUpdate { stream: self.stream.clone(), cursor });
         let effects = outbox.clone();
-        let append =
-            Append { streams, cursor, outbox_add: outbox, outbox_done: done, refused: refused.clone() };
+        let append = Append { streams, cursor, outbox_add: outbox, outbox_done: done, refused: refused.clone() };
         let records = self.store.append(append)?;
         let places: BTreeMap<_, _> =
             records.iter().map(|record| (record.event_id, (record.version, record.position))).collect();

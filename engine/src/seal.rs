@@ -36,13 +36,15 @@ fn event(kind: &EventKind, deal: &Deal) -> proto::Event {
     let signature =
         |it: &Option<tribunal_events::Signature>| it.map(|signature| signature.bytes().to_vec()).unwrap_or_default();
     let kind = match kind {
-        EventKind::PanelDrawn { round, seed, candidates, panel, panel_signature } => Kind::PanelDrawn(proto::PanelDrawn {
-            round: *round,
-            seed: seed.bytes().to_vec(),
-            candidates: addresses(candidates),
-            panel: addresses(panel),
-            panel_signature: signature(panel_signature),
-        }),
+        EventKind::PanelDrawn { round, seed, candidates, panel, panel_signature } => {
+            Kind::PanelDrawn(proto::PanelDrawn {
+                round: *round,
+                seed: seed.bytes().to_vec(),
+                candidates: addresses(candidates),
+                panel: addresses(panel),
+                panel_signature: signature(panel_signature),
+            })
+        }
         EventKind::VerdictReached { round, outcome, reason_code, voters } => {
             Kind::VerdictReached(proto::VerdictReached {
                 round: *round,

@@ -273,6 +273,7 @@ impl HttpSender {
     pub fn new(base: &str, token: Option<String>, patience: Patience) -> Result<Self, String> {
         let base = format!("{}/api/v1/events", base.trim_end_matches('/'));
         let url = reqwest::Url::parse(&base).map_err(|error| format!("{base}: {error}"))?;
+        tribunal_contracts::install_tls();
         let client = reqwest::Client::builder()
             .timeout(patience.total)
             .connect_timeout(Duration::from_secs(5))

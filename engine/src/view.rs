@@ -233,7 +233,10 @@ pub fn sentence(deal: &Deal, kind: &EventKind) -> String {
         EventKind::Disputed { reason, .. } => format!("disputes the result: {reason}"),
         EventKind::SeedRevealed { .. } => "reveals its seed of the draw".into(),
         EventKind::ArtifactRequested { artifact, party, .. } => {
-            format!("asks the {} for {artifact}", if *party == tribunal_events::Party::Client { "client" } else { "provider" })
+            format!(
+                "asks the {} for {artifact}",
+                if *party == tribunal_events::Party::Client { "client" } else { "provider" }
+            )
         }
         EventKind::ArtifactMissing { artifact, .. } => format!("attests that {artifact} was not served in time"),
         EventKind::ArtifactServed { artifact } => format!("says that {artifact} is served"),
@@ -265,7 +268,11 @@ pub fn sentence(deal: &Deal, kind: &EventKind) -> String {
                 "settled: client {}, provider {}, mediators {}, treasury {}",
                 part(Role::Client),
                 part(Role::Provider),
-                if payouts.iter().any(|payout| payout.role == Role::Mediator) { part(Role::Mediator) } else { "0".into() },
+                if payouts.iter().any(|payout| payout.role == Role::Mediator) {
+                    part(Role::Mediator)
+                } else {
+                    "0".into()
+                },
                 part(Role::Treasury)
             )
         }

@@ -98,7 +98,13 @@ impl Check<'_> {
 impl Service {
     /// A service that fetches artifacts from these sources, in turn.
     pub fn new(limits: OperatorLimits, sources: Vec<Arc<dyn ArtifactSource>>) -> Self {
-        Self { limits, source: Arc::new(Chain(sources)), wasm: LazyLock::new(Wasm::new), plain: LazyLock::new(Wasm::plain), external: None }
+        Self {
+            limits,
+            source: Arc::new(Chain(sources)),
+            wasm: LazyLock::new(Wasm::new),
+            plain: LazyLock::new(Wasm::plain),
+            external: None,
+        }
     }
 
     /// Also asks out-of-process verifiers.

@@ -23,6 +23,12 @@ const RECEIPT_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often a node is asked whether a transaction was mined.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
+/// Makes rustls with ring the TLS of this process, unless something else is already. HTTP clients need one before they are
+/// built.
+pub fn install_tls() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 /// A chain behind a node's JSON-RPC over HTTP, with one account that pays for transactions.
 pub struct JsonRpcChain {
     provider: DynProvider,
@@ -169,6 +175,7 @@ impl JsonRpcChain {
 
     async fn dial(rpc_url: &str, key: &[u8; 32], addresses: Addresses) -> Result<Self, ChainFault> {
         let unexpected = |problem: String| ChainFault::Unexpected { what: "connect", problem };
+        install_tls();
         let signer = PrivateKeySigner::from_slice(key).map_err(|_| unexpected("the key is out of range".into()))?;
         let account = signer.address();
         let url: reqwest::Url =

@@ -27,5 +27,5 @@ pub use in_process::{
     IN_PROCESS_CHAIN_ID, IN_PROCESS_DEPLOYER, IN_PROCESS_ESCROW, IN_PROCESS_REGISTRY, IN_PROCESS_TOKEN,
     IN_PROCESS_TREASURY, IN_PROCESS_UNBOND_DELAY_S, InProcessChain,
 };
-pub use json_rpc::JsonRpcChain;
+pub use json_rpc::{JsonRpcChain, install_tls};
 pub use step::Step;

@@ -1,5 +1,5 @@
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -62,8 +62,8 @@ struct Stream {
     filter: &'static str,
     first: u64,
     messages: VecDeque<Message>,
-    by_subject: HashMap<String, u64>,
-    by_id: HashMap<String, u64>,
+    by_subject: BTreeMap<String, u64>,
+    by_id: BTreeMap<String, u64>,
     /// Ids by age, to forget them after [`DUPLICATE_WINDOW`].
     ids: VecDeque<(Timestamp, String)>,
 }

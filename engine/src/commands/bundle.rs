@@ -24,6 +24,9 @@ const EXIT_NO_FILE: u8 = 2;
 
 /// Portable evidence for one deal.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  tribunal bundle export 0x… -o case.tribunal --artifacts fixtures\n  tribunal bundle verify case.tribunal"
+)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,

@@ -10,7 +10,9 @@ use crate::{failure::Failure, keystore};
 
 /// The contracts on a chain of your own.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  tribunal contracts deploy --rpc-url http://127.0.0.1:8545 --key account.json --password-file password > tribunal.toml")]
+#[command(
+    after_help = "Example:\n  tribunal contracts deploy --rpc-url http://127.0.0.1:8545 --key account.json --password-file password > tribunal.toml"
+)]
 pub struct Args {
     #[command(subcommand)]
     command: Contracts,
@@ -59,8 +61,16 @@ fn grant(text: &str) -> Result<(Address, Amount), String> {
 /// # Errors
 /// 69 where the node does not answer or refuses.
 pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
-    let Contracts::Deploy { rpc_url, key, password_file, treasury, unbond_delay_s, dev_deposit, dev_bond, dev_operator } =
-        args.command;
+    let Contracts::Deploy {
+        rpc_url,
+        key,
+        password_file,
+        treasury,
+        unbond_delay_s,
+        dev_deposit,
+        dev_bond,
+        dev_operator,
+    } = args.command;
     if !dev_bond.is_empty() && dev_operator.is_none() {
         return Err(Failure::usage("--dev-bond needs --dev-operator ADDRESS"));
     }
@@ -95,7 +105,8 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
         println!("password_file = {:?}", path.display().to_string());
     }
     println!("[chain.contracts]");
-    for (name, address) in [("escrow", contracts.escrow), ("registry", contracts.registry), ("token", contracts.token)] {
+    for (name, address) in [("escrow", contracts.escrow), ("registry", contracts.registry), ("token", contracts.token)]
+    {
         println!("{name} = \"{address:#x}\"");
     }
     Ok(ExitCode::SUCCESS)

@@ -15,7 +15,9 @@ use crate::{
 
 /// Plays every recorded deal through the whole engine.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit codes: 0 all as expected, 1 not.\n\nExample:\n  tribunal demo --no-serve\n  tribunal demo --bus in-process --fixtures ./fixtures")]
+#[command(
+    after_help = "Exit codes: 0 all as expected, 1 not.\n\nExample:\n  tribunal demo --no-serve\n  tribunal demo --bus in-process --fixtures ./fixtures"
+)]
 pub struct Args {
     /// Stop after the table; do not serve the page.
     #[arg(long)]
@@ -59,10 +61,16 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     let as_expected = played.iter().all(|deal| deal.differences.is_empty());
     let evidence = evidence(&stage, &played, &args.out)?;
     if json {
-        println!("{}", serde_json::json!({ "as_expected": as_expected, "bus": stage.bus, "deals": played, "evidence": evidence.files }));
+        println!(
+            "{}",
+            serde_json::json!({ "as_expected": as_expected, "bus": stage.bus, "deals": played, "evidence": evidence.files })
+        );
     } else {
         table(&played);
-        println!("\n{}", if as_expected { "All as expected." } else { "NOT as expected; see the lines marked with !." });
+        println!(
+            "\n{}",
+            if as_expected { "All as expected." } else { "NOT as expected; see the lines marked with !." }
+        );
         for line in &evidence.lines {
             println!("{line}");
         }
@@ -78,7 +86,10 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
 fn table(played: &[Played]) {
     let colour = std::io::stdout().is_terminal();
     let width = played.iter().map(|deal| deal.name.len()).max().unwrap_or_default();
-    println!("  {:width$}  {:15}  {:>8}  {:>8}  {:>9}  {:>8}  transaction", "deal", "outcome", "client", "provider", "mediators", "treasury");
+    println!(
+        "  {:width$}  {:15}  {:>8}  {:>8}  {:>9}  {:>8}  transaction",
+        "deal", "outcome", "client", "provider", "mediators", "treasury"
+    );
     for deal in played {
         let good = deal.differences.is_empty();
         let mark = if good { " " } else { "!" };
@@ -145,27 +156,28 @@ fn evidence(stage: &Stage, played: &[Played], out: &Path) -> Result<Evidence, Fa
         sound = whole.is_ok_and(|report| report.is_sound()) && !flipped.as_ref().is_ok_and(|report| report.is_sound());
         let copy = path.with_extension("flipped.tribunal");
         fs::write(&copy, &bytes).map_err(|error| failed(&error))?;
-        lines.push(format!("A copy with one bit of byte {middle} changed is {}.", if sound { "caught" } else { "NOT caught" }));
+        lines.push(format!(
+            "A copy with one bit of byte {middle} changed is {}.",
+            if sound { "caught" } else { "NOT caught" }
+        ));
         lines.push("Verify them anywhere, with nothing but the file:".into());
         lines.push(format!("  tribunal bundle verify {}", path.display()));
         lines.push(format!("  tribunal bundle verify {}   # fails", copy.display()));
-        lines.push(format!("  tribunal audit --all --reverify --store {} --artifacts fixtures", out.join("store").display()));
+        lines.push(format!(
+            "  tribunal audit --all --reverify --store {} --artifacts fixtures",
+            out.join("store").display()
+        ));
     }
     Ok(Evidence { files, lines, sound })
 }
 
 async fn serve(stage: &Stage, listen: SocketAddr, out: &Path, json: bool) -> Result<(), Failure> {
-    let state = crate::commands::serve::http_state(
-        &stage.engine,
-        &stage.verifier,
-        &stage.artifacts,
-        &stage.operator,
-        None,
-    )
-    .with_store_hint(out.join("store").display().to_string());
-    let listener = tokio::net::TcpListener::bind(listen)
-        .await
-        .map_err(|error| Failure::unavailable(format!("cannot listen on {listen}: {error}; give --listen ADDRESS:PORT")))?;
+    let state =
+        crate::commands::serve::http_state(&stage.engine, &stage.verifier, &stage.artifacts, &stage.operator, None)
+            .with_store_hint(out.join("store").display().to_string());
+    let listener = tokio::net::TcpListener::bind(listen).await.map_err(|error| {
+        Failure::unavailable(format!("cannot listen on {listen}: {error}; give --listen ADDRESS:PORT"))
+    })?;
     let address = listener.local_addr().map_err(Failure::unavailable)?;
     if !json {
         println!("\nThe deals are on http://{address}/ until Ctrl-C.");

@@ -8,7 +8,9 @@ use crate::{failure::Failure, keystore};
 
 /// Operator keys.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  tribunal keys new mediator.json --password-file password.txt\n  tribunal keys show mediator.json")]
+#[command(
+    after_help = "Example:\n  tribunal keys new mediator.json --password-file password.txt\n  tribunal keys show mediator.json"
+)]
 pub struct Args {
     #[command(subcommand)]
     command: Keys,

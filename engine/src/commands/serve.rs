@@ -20,7 +20,9 @@ use crate::{
 
 /// Runs the engine.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "With no configuration: in-process bus, ./tribunal-data, contracts on an in-process EVM with play money, 127.0.0.1:8080.\n\nExample:\n  tribunal serve\n  tribunal serve --config tribunal.toml --print-config")]
+#[command(
+    after_help = "With no configuration: in-process bus, ./tribunal-data, contracts on an in-process EVM with play money, 127.0.0.1:8080.\n\nExample:\n  tribunal serve\n  tribunal serve --config tribunal.toml --print-config"
+)]
 pub struct Args {
     /// The configuration; default: tribunal.toml if it is there.
     #[arg(long)]
@@ -47,7 +49,7 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
     let flags = [("bus.url", args.bus_url), ("store.path", args.store), ("http.listen", args.listen)];
     let (config, figment) = config::load(args.config.as_ref(), &flags)?;
     if args.print_config {
-        print_config(&config, &figment);
+        print_config(&config, &figment, &flags);
         return Ok(ExitCode::SUCCESS);
     }
     crate::commands::logs("info");
@@ -105,9 +107,8 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
     let state = http_state(&engine, &verifier, &artifacts, &operator, config.http.token.clone())
         .with_store_hint(config.store.path.display().to_string());
     let cancel = tokio_util::sync::CancellationToken::new();
-    let service = nats.map(|nats| {
-        tokio::spawn(crate::service::serve(nats.client().clone(), state.clone(), cancel.clone()))
-    });
+    let service =
+        nats.map(|nats| tokio::spawn(crate::service::serve(nats.client().clone(), state.clone(), cancel.clone())));
     let listener = tokio::net::TcpListener::bind(config.http.listen)
         .await
         .map_err(|error| Failure::unavailable(format!("cannot listen on {}: {error}", config.http.listen)))?;
@@ -135,6 +136,7 @@ pub fn http_state(
     token: Option<String>,
 ) -> HttpState {
     HttpState::new(engine, Arc::clone(verifier), Arc::clone(artifacts), operator.clone(), token)
+        .with_ready(engine.readiness())
 }
 
 /// The operator's key: as configured, else a development key beside the store, made the first time.
@@ -173,18 +175,23 @@ async fn chain(config: &Config, store: &Store) -> Result<Arc<dyn Chain>, Failure
     Ok(Arc::new(chain))
 }
 
-fn print_config(config: &Config, figment: &figment::Figment) {
+fn print_config(config: &Config, figment: &figment::Figment, flags: &[(&str, Option<String>)]) {
     let json = serde_json::to_value(config).expect("settings have a JSON form");
     for (section, keys) in json.as_object().into_iter().flatten() {
         for (key, value) in keys.as_object().into_iter().flatten() {
-            let source = figment
-                .find_metadata(&format!("{section}.{key}"))
-                .map_or_else(|| "default".to_owned(), |metadata| {
+            let name = format!("{section}.{key}");
+            let flag = flags.iter().any(|(flag, value)| *flag == name && value.is_some());
+            let source = match figment.find_metadata(&name) {
+                _ if flag => "flag".to_owned(),
+                // Defaults come from this program's own code.
+                Some(figment::Metadata { source: Some(figment::Source::Code(_)), .. }) | None => "default".to_owned(),
+                Some(metadata) => {
                     metadata.source.as_ref().map_or_else(|| metadata.name.to_string(), ToString::to_string)
-                });
-            let secret = key.contains("token") && section == "http" && !value.is_null();
+                }
+            };
+            let secret = name == "http.token" && !value.is_null();
             let shown = if secret { "\"…\"".to_owned() } else { value.to_string() };
-            println!("{section}.{key} = {shown}  # {source}");
+            println!("{name} = {shown}  # {source}");
         }
     }
 }

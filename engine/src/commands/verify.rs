@@ -12,7 +12,9 @@ const EXIT_BAD_REQUEST: u8 = 2;
 
 /// Checks one claim.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit codes: 0 valid, 1 invalid, 3 inconclusive, 2 bad request.\n\nExample:\n  tribunal verify fixtures/requests/wordcount-valid.json --artifacts fixtures")]
+#[command(
+    after_help = "Exit codes: 0 valid, 1 invalid, 3 inconclusive, 2 bad request.\n\nExample:\n  tribunal verify fixtures/requests/wordcount-valid.json --artifacts fixtures"
+)]
 pub struct Args {
     /// The request; - for standard input.
     request: PathBuf,
@@ -38,7 +40,8 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     let request = Request::parse(&text).map_err(|error| bad(format!("{shown}: {error}")))?;
     let own = args.request.parent().map_or_else(PathBuf::new, PathBuf::from);
     let folder = args.artifacts.unwrap_or(if own.as_os_str().is_empty() { ".".into() } else { own });
-    let source = FolderSource::open(&folder).map_err(|error| bad(format!("--artifacts {}: {error}", folder.display())))?;
+    let source =
+        FolderSource::open(&folder).map_err(|error| bad(format!("--artifacts {}: {error}", folder.display())))?;
     let key = args.key.map(|path| crate::keystore::load(&path, args.password_file.as_deref())).transpose()?;
     let service = Service::new(OperatorLimits::default(), vec![Arc::new(source)]);
     let bar = crate::commands::spinner("verifying");

@@ -100,7 +100,10 @@ fn verify_tells_valid_invalid_inconclusive_and_bad_requests_apart() {
         ("heat-within-tolerance.json", 0, "ok"),
     ] {
         let path = requests.join(name);
-        let output = tribunal(&["--json", "verify", path.to_str().unwrap(), "--artifacts", fixtures().to_str().unwrap()], &fixtures());
+        let output = tribunal(
+            &["--json", "verify", path.to_str().unwrap(), "--artifacts", fixtures().to_str().unwrap()],
+            &fixtures(),
+        );
         assert_eq!(output.status.code(), Some(code), "{name}: {output:?}");
         if code == 2 {
             assert!(!output.stderr.is_empty(), "{name} names what is wrong");

@@ -107,9 +107,7 @@ async fn killed_at_any_moment_the_engine_records_every_event_once_and_ends_in_th
     let drain = child.stderr.take().unwrap();
     std::thread::spawn(move || BufReader::new(drain).lines().map_while(Result::ok).for_each(drop));
     let give_up = Instant::now() + Duration::from_secs(120);
-    let complete = |store: &Store| {
-        ids.iter().all(|id| matches!(load(store, id), Ok(Some(deal)) if deal.is_settled()))
-    };
+    let complete = |store: &Store| ids.iter().all(|id| matches!(load(store, id), Ok(Some(deal)) if deal.is_settled()));
     loop {
         if let Ok(store) = Store::open_read_only(folder.path().join("store"))
             && complete(&store)

@@ -13,7 +13,8 @@ fn root() -> PathBuf {
 /// The `sh` block after `<!-- walk-through: NAME -->`.
 fn block(name: &str) -> String {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let (_, rest) = readme.split_once(&format!("<!-- walk-through: {name} -->")).expect("the README has this walk-through");
+    let (_, rest) =
+        readme.split_once(&format!("<!-- walk-through: {name} -->")).expect("the README has this walk-through");
     let (_, rest) = rest.split_once("```sh\n").expect("an sh block follows");
     rest.split_once("\n```").expect("the block ends").0.to_owned()
 }
