@@ -77,13 +77,14 @@ node: deps contracts/node_modules/.package-lock.json fixtures/node_modules/.pack
 	cd $* && npm ci --no-audit --no-fund --loglevel=error
 	touch $@
 
-python: deps $(CACHE)/tribunal-python/ready
-$(CACHE)/tribunal-python/ready: engine/packaging/requirements.txt
+python: $(CACHE)/tribunal-python/$(shell cksum < engine/packaging/requirements.txt | cut -d' ' -f1)
+$(CACHE)/tribunal-python/$(shell cksum < engine/packaging/requirements.txt | cut -d' ' -f1): | deps
 	python3 -m venv $(CACHE)/tribunal-python
 	$(PYTHON) -m pip install --quiet -r engine/packaging/requirements.txt
 	touch $@
 
-$(ROCKSDB)/librocksdb.a: engine/packaging/rocksdb/Cargo.toml | deps
+# The version is in the path, so a newer checkout does not compile it again.
+$(ROCKSDB)/librocksdb.a: | deps
 	@echo "compiling RocksDB, once for this user: about 15 minutes on two cores"
 	mkdir -p $(ROCKSDB)
 	env -u ROCKSDB_LIB_DIR -u ROCKSDB_STATIC CARGO_TARGET_DIR=$(CACHE)/tribunal-rocksdb/build \
