@@ -16,7 +16,7 @@ CARGO := cargo
 PYTHON := $(CACHE)/tribunal-python/bin/python
 
 # program or file : Debian package
-PACKAGES := g++:g++ make:make git:git nats-server:nats-server node:nodejs npm:npm python3:python3
+PACKAGES := g++:g++ make:make git:git curl:curl nats-server:nats-server node:nodejs npm:npm python3:python3
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 
 .PHONY: help run test build bench fixtures contracts deps node python fmt lint clean-demo
@@ -61,7 +61,8 @@ lint: deps $(ROCKSDB)/librocksdb.a
 deps:
 	@missing=""; \
 	for pair in $(PACKAGES); do command -v "$${pair%%:*}" >/dev/null || missing="$$missing $${pair##*:}"; done; \
-	ls /usr/lib/*/libclang*.so* /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1 || missing="$$missing libclang-dev"; \
+	{ ls /usr/lib/*/libclang-[0-9]*.so* /usr/lib/llvm-*/lib/libclang[.-]*so* 2>/dev/null | grep -q . \
+	  && ls /usr/lib/llvm-*/lib/clang/*/include/stddef.h 2>/dev/null | grep -q .; } || missing="$$missing libclang-dev"; \
 	python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
 	if [ -n "$$missing" ]; then \
 	  if [ -n "$(SUDO)" ] && ! command -v sudo >/dev/null; then echo "install as root: apt-get install -y$$missing" >&2; exit 1; fi; \
