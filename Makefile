@@ -72,10 +72,11 @@ deps:
 	fi; \
 	command -v cargo >/dev/null || { echo "Rust 1.95 or newer is needed; Debian's is older: install it with rustup" >&2; exit 1; }
 
-# Compilers and libraries of the JavaScript world, by their lock files: Foundry, solc, OpenZeppelin; ethers, snarkjs.
+# Compilers and libraries of the JavaScript world, by their lock files: Foundry, solc, OpenZeppelin; ethers, snarkjs. `npm
+# ci` would insist on Foundry's builds for other platforms, which not every mirror has.
 node: deps contracts/node_modules/.package-lock.json fixtures/node_modules/.package-lock.json
 %/node_modules/.package-lock.json: %/package-lock.json
-	cd $* && npm ci --no-audit --no-fund --loglevel=error
+	cd $* && npm install --no-save --no-audit --no-fund --loglevel=error
 	touch $@
 
 python: $(CACHE)/tribunal-python/$(shell cksum < engine/packaging/requirements.txt | cut -d' ' -f1)

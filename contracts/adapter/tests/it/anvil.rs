@@ -47,5 +47,5 @@ fn binary() -> PathBuf {
     let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../node_modules/@foundry-rs");
     let packages = std::fs::read_dir(&modules).into_iter().flatten().flatten();
     let found = packages.map(|entry| entry.path().join("bin/anvil")).find(|path| path.is_file());
-    found.expect("this test runs against anvil; install it with: cd contracts && npm ci")
+    found.expect("this test runs against anvil; install it with: make node")
 }
