@@ -134,10 +134,18 @@ impl Mediator {
         let outputs = needs.outputs_decide.then_some(&needs.outputs).into_iter().flatten();
         let mut missing = BTreeMap::new();
         for address in needs.inputs.iter().chain(outputs) {
-            if !matches!(self.artifacts.fetch(&Reference::Address(*address)), Ok(Some(_)))
-                && let Some(party) = deal.responsible(address)
-            {
-                missing.insert(*address, party);
+            match self.artifacts.fetch(&Reference::Address(*address)) {
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    if let Some(party) = deal.responsible(address) {
+                        missing.insert(*address, party);
+                    }
+                }
+                // Our own source failed: nobody else is to blame, so nobody is asked. The verdict is inconclusive.
+                Err(fault) => {
+                    tracing::error!(deal_id = %deal.id(), %address, %fault, "an artifact source failed; someone must act");
+                    return Missing::Nothing;
+                }
             }
         }
         if missing.is_empty() {
