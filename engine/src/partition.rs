@@ -13,8 +13,7 @@ use std::{
 
 use tribunal_core::{ChainReport, Context, Deal, DealEvent, Input, Rejection, decide, evolve, next_deadline, react};
 use tribunal_events::{
-    Address, DealId, Domain, Envelope, EventId, ParsedEvent, Receipt, ReceiptStatus, SignedEvent, SigningKey,
-    Timestamp, proto,
+    DealId, Domain, Envelope, EventId, ParsedEvent, Receipt, ReceiptStatus, SignedEvent, SigningKey, Timestamp, proto,
 };
 
 use crate::{
@@ -452,10 +451,5 @@ impl Partition {
         if let Some(deadline) = next_deadline(deal) {
             self.deadlines.remove(&(deadline.at, deal.id()));
         }
-    }
-
-    /// The account this engine signs as.
-    pub fn operator(&self) -> Address {
-        self.settings.operator.address()
     }
 }

@@ -1,7 +1,5 @@
-use rand_chacha::{
-    ChaCha20Rng,
-    rand_core::{Rng, SeedableRng},
-};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha20Rng;
 use tribunal_events::{Address, B256, Digest};
 
 /// The seed of a round's draw: BLAKE3 `derive_key("tribunal.v1 draw", client's seed, provider's seed, terms hash,

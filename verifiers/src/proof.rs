@@ -10,10 +10,8 @@ use ark_bls12_381::Bls12_381;
 use ark_bn254::Bn254;
 use ark_ec::{CurveGroup as _, VariableBaseMSM as _, short_weierstrass::Projective};
 use ark_ff::{PrimeField as _, Zero as _};
-use rand_chacha::{
-    ChaCha20Rng,
-    rand_core::{Rng as _, SeedableRng as _},
-};
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha20Rng;
 use serde_json::json;
 use tribunal_events::{ContentAddress, VerdictKind};
 

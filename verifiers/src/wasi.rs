@@ -7,10 +7,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use rand_chacha::{
-    ChaCha20Rng,
-    rand_core::{Rng as _, SeedableRng as _},
-};
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha20Rng;
 use wasmtime::{Caller, Extern, Linker, Memory, Trap};
 
 use crate::filesystem::{FileSystem, Node, NodeId, Place, ROOT};

@@ -67,6 +67,7 @@ impl World {
         let serving = tokio::spawn(serve(listener, state.clone(), async move {
             let _ = stopped.await;
         }));
+        tribunal_contracts::install_tls();
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap();
         Self { folder, engine, state, address, client, stop, serving }
     }

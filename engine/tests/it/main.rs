@@ -7,6 +7,7 @@ mod cli;
 mod crash;
 mod demo;
 mod http;
+mod mediator;
 mod service;
 mod store;
 mod submit;
