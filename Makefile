@@ -45,7 +45,7 @@ bench: deps node $(ROCKSDB)/librocksdb.a
 
 fixtures: deps node $(ROCKSDB)/librocksdb.a
 	fixtures/build.sh --check
-	$(CARGO) run --release --locked -p tribunal-fixtures --bin record-deals
+	$(CARGO) run --release --locked -p tribunal-fixtures --bin record-deals -- --check
 
 contracts: deps node
 	contracts/build.sh

@@ -11,6 +11,7 @@ use std::{
     thread,
 };
 
+use prost::bytes::Bytes;
 use tribunal_core::{ChainReport, Context, Deal, DealEvent, Input, Rejection, decide, evolve, next_deadline, react};
 use tribunal_events::{
     DealId, Domain, Envelope, EventId, ParsedEvent, Receipt, ReceiptStatus, SignedEvent, SigningKey, Timestamp, proto,
@@ -29,7 +30,7 @@ pub const CLOCK_SUBJECT: &str = "deals.clock.tick";
 const DEALS_CACHED_MAX: usize = 50_000;
 /// A snapshot is saved whenever a deal's version passes a multiple of this.
 const SNAPSHOT_EVERY: u64 = 64;
-/// Messages above which signatures are recovered on several threads.
+/// Messages from which on signatures are recovered, and receipts signed, on several threads.
 const PARALLEL_FROM: usize = 16;
 
 /// What stays the same while the engine runs.
@@ -101,7 +102,8 @@ struct Arrival {
     subject: String,
     sequence: u64,
     at: Timestamp,
-    bytes: Vec<u8>,
+    recorded_at: Option<Timestamp>,
+    bytes: Bytes,
     event_id: EventId,
     deal_id: DealId,
     step: Step,
@@ -178,18 +180,19 @@ impl Partition {
     pub fn process(&mut self, jobs: Vec<Job>) -> Result<Processed, PartitionFault> {
         let mut cursor = None;
         let mut reports = Vec::new();
-        let mut arrivals = Vec::new();
+        let mut messages = Vec::new();
         let mut staged = Staged::default();
         for job in jobs {
             match job {
                 Job::Message(message) => {
                     cursor = Some(message.cursor());
-                    arrivals.push(self.arrive(message));
+                    messages.push(message);
                 }
                 Job::Report { deal_id, report } => reports.push((deal_id, report)),
                 Job::Done { effect_id } => staged.done.push(effect_id),
             }
         }
+        let mut arrivals = on_all_cores(messages, arrive);
         self.authenticate(&mut arrivals)?;
         for (deal_id, report) in reports {
             staged.done.push(*report.effect_id.bytes());
@@ -198,38 +201,16 @@ impl Partition {
             self.apply(deal, events, &mut staged);
         }
         for arrival in arrivals {
-            self.clock = self.clock.max(arrival.at);
+            let at = if self.settings.recorded_time { arrival.recorded_at } else { Some(arrival.at) };
+            self.clock = self.clock.max(at.unwrap_or_default());
             self.elapse(&mut staged)?;
             self.admit(arrival, &mut staged)?;
         }
         self.append(staged, cursor)
     }
 
-    /// Decodes a message; anything wrong with it becomes a refusal.
-    fn arrive(&self, message: Message) -> Arrival {
-        let at = if self.settings.recorded_time { message.recorded_at.unwrap_or(self.clock) } else { message.at };
-        let (mut event_id, mut deal_id) = (EventId::default(), DealId::default());
-        let step = if message.subject == CLOCK_SUBJECT {
-            Step::Tick
-        } else {
-            match Envelope::decode(&message.payload) {
-                Ok(envelope) => {
-                    event_id = envelope.event_id();
-                    deal_id = envelope.deal_id_hint().unwrap_or_default();
-                    match envelope.parse() {
-                        Ok(parsed) => Step::Parsed(Box::new(parsed)),
-                        Err(error) => Step::Refused { code: error.code(), reason: error.to_string() },
-                    }
-                }
-                Err(error) => Step::Refused { code: error.code(), reason: error.to_string() },
-            }
-        };
-        let Message { subject, stream_sequence: sequence, payload, .. } = message;
-        Arrival { subject, sequence, at, bytes: payload.to_vec(), event_id, deal_id, step }
-    }
-
     /// Recovers the signers of a batch, on all cores where it is large.
-    fn authenticate(&mut self, arrivals: &mut [Arrival]) -> Result<(), PartitionFault> {
+    fn authenticate(&mut self, arrivals: &mut Vec<Arrival>) -> Result<(), PartitionFault> {
         let mut domains = BTreeMap::new();
         for arrival in arrivals.iter() {
             let Step::Parsed(parsed) = &arrival.step else { continue };
@@ -240,11 +221,8 @@ impl Partition {
                 }
             }
         }
-        let recover = |arrivals: &mut [Arrival]| {
-            for arrival in arrivals {
-                let Step::Parsed(_) = &arrival.step else { continue };
-                let placeholder = Step::Refused { code: "unknown-deal", reason: String::new() };
-                let Step::Parsed(parsed) = std::mem::replace(&mut arrival.step, placeholder) else { continue };
+        let recovered = on_all_cores(std::mem::take(arrivals), |mut arrival| {
+            if let Step::Parsed(parsed) = arrival.step {
                 arrival.step = match domains.get(&arrival.deal_id) {
                     None => {
                         let rejection = Rejection::UnknownDeal(arrival.deal_id);
@@ -256,18 +234,9 @@ impl Partition {
                     },
                 };
             }
-        };
-        let threads = thread::available_parallelism().map_or(1, usize::from);
-        if arrivals.len() < PARALLEL_FROM || threads == 1 {
-            recover(arrivals);
-        } else {
-            let share = arrivals.len().div_ceil(threads);
-            thread::scope(|scope| {
-                for part in arrivals.chunks_mut(share) {
-                    scope.spawn(|| recover(part));
-                }
-            });
-        }
+            arrival
+        });
+        *arrivals = recovered;
         Ok(())
     }
 
@@ -287,7 +256,7 @@ impl Partition {
     }
 
     fn admit(&mut self, arrival: Arrival, staged: &mut Staged) -> Result<(), PartitionFault> {
-        let Arrival { subject, sequence, at: _, bytes, event_id, deal_id, step } = arrival;
+        let Arrival { subject, sequence, bytes, event_id, deal_id, step, .. } = arrival;
         let (code, reason) = match step {
             Step::Tick => return Ok(()),
             Step::Parsed(_) => unreachable!("authenticated above"),
@@ -326,7 +295,7 @@ impl Partition {
             at: self.clock,
             reason_code: code.into(),
             reason: reason.clone(),
-            bytes,
+            bytes: bytes.to_vec(),
         });
         let reason = (code.to_owned(), reason);
         staged.receipts.push(Draft { event_id, deal_id, status: ReceiptStatus::Refused, reason, domain });
@@ -394,7 +363,7 @@ impl Partition {
         let records = self.store.append(append)?;
         let places: BTreeMap<_, _> =
             records.iter().map(|record| (record.event_id, (record.version, record.position))).collect();
-        let mut signed = Vec::with_capacity(receipts.len());
+        let mut answers = Vec::with_capacity(receipts.len());
         for draft in receipts {
             let place = match draft.status {
                 ReceiptStatus::Refused => (0, 0),
@@ -403,7 +372,7 @@ impl Partition {
                     None => self.store.locate(&draft.event_id)?.map_or((0, 0), |it| (it.version, it.position)),
                 },
             };
-            let receipt = Receipt {
+            answers.push(Receipt {
                 event_id: draft.event_id,
                 deal_id: draft.deal_id,
                 stream_version: place.0,
@@ -412,9 +381,9 @@ impl Partition {
                 reason_code: draft.reason.0,
                 reason: draft.reason.1,
                 domain: draft.domain,
-            };
-            signed.push(receipt.sign(&self.settings.operator));
+            });
         }
+        let signed = on_all_cores(answers, |receipt| receipt.sign(&self.settings.operator));
         self.trim();
         Ok(Processed { receipts: signed, records, refused, effects })
     }
@@ -452,4 +421,52 @@ impl Partition {
             self.deadlines.remove(&(deadline.at, deal.id()));
         }
     }
+}
+
+/// Decodes a message; anything wrong with it becomes a refusal.
+fn arrive(message: Message) -> Arrival {
+    let (mut event_id, mut deal_id) = (EventId::default(), DealId::default());
+    let refused = |error: tribunal_events::DecodeError| Step::Refused { code: error.code(), reason: error.to_string() };
+    let step = if message.subject == CLOCK_SUBJECT {
+        Step::Tick
+    } else {
+        match Envelope::decode(&message.payload) {
+            Ok(envelope) => {
+                event_id = envelope.event_id();
+                // Only a refusal needs to know it where the event cannot be read.
+                let hint = |envelope: &Envelope| envelope.deal_id_hint().unwrap_or_default();
+                let copy = envelope.clone();
+                match envelope.parse() {
+                    Ok(parsed) => {
+                        deal_id = parsed.deal_id();
+                        Step::Parsed(Box::new(parsed))
+                    }
+                    Err(error) => {
+                        deal_id = hint(&copy);
+                        refused(error)
+                    }
+                }
+            }
+            Err(error) => refused(error),
+        }
+    };
+    let Message { subject, stream_sequence: sequence, payload: bytes, at, recorded_at, .. } = message;
+    Arrival { subject, sequence, at, recorded_at, bytes, event_id, deal_id, step }
+}
+
+/// Does the same to every item, in order, on all cores where there are enough items.
+fn on_all_cores<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    if items.len() < PARALLEL_FROM || threads == 1 {
+        return items.into_iter().map(work).collect();
+    }
+    let share = items.len().div_ceil(threads);
+    let mut items = items.into_iter();
+    let parts: Vec<Vec<T>> = (0..threads).map(|_| items.by_ref().take(share).collect()).collect();
+    thread::scope(|scope| {
+        let work = &work;
+        let running: Vec<_> =
+            parts.into_iter().map(|part| scope.spawn(move || part.into_iter().map(work).collect::<Vec<_>>())).collect();
+        running.into_iter().flat_map(|part| part.join().expect("no signature panics")).collect()
+    })
 }

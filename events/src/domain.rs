@@ -1,6 +1,5 @@
 use alloy_primitives::{Address, B256};
 use alloy_sol_types::{Eip712Domain, SolStruct, sol};
-use serde::{Deserialize, Serialize};
 
 use crate::{DealId, EventId, ReceiptStatus, VerdictKind};
 
@@ -63,16 +62,32 @@ pub enum MoveAction {
 }
 
 /// The EIP-712 domain `{name: "Tribunal", version: "1", chainId, verifyingContract}` that a deal's signatures live in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Domain {
     chain_id: u64,
     contract: Address,
+    /// Hash of the domain, the same in every digest: made once.
+    separator: B256,
+}
+
+impl Default for Domain {
+    /// The domain of deals without a contract.
+    fn default() -> Self {
+        Self::new(0, Address::ZERO)
+    }
 }
 
 impl Domain {
     /// The domain of deals whose money is in `contract` on chain `chain_id`; 0 and the zero address without one.
-    pub const fn new(chain_id: u64, contract: Address) -> Self {
-        Self { chain_id, contract }
+    pub fn new(chain_id: u64, contract: Address) -> Self {
+        let domain = Eip712Domain {
+            name: Some("Tribunal".into()),
+            version: Some("1".into()),
+            chain_id: Some(alloy_primitives::U256::from(chain_id)),
+            verifying_contract: Some(contract),
+            salt: None,
+        };
+        Self { chain_id, contract, separator: domain.separator() }
     }
 
     /// The chain that holds the money, 0 for none.
@@ -92,14 +107,11 @@ impl Domain {
 
     /// The digest to sign for a typed struct in this domain.
     pub fn digest<T: SolStruct>(&self, value: &T) -> B256 {
-        let domain = Eip712Domain {
-            name: Some("Tribunal".into()),
-            version: Some("1".into()),
-            chain_id: Some(alloy_primitives::U256::from(self.chain_id)),
-            verifying_contract: Some(self.contract),
-            salt: None,
-        };
-        value.eip712_signing_hash(&domain)
+        let mut message = [0; 66];
+        message[..2].copy_from_slice(&[0x19, 0x01]);
+        message[2..34].copy_from_slice(self.separator.as_slice());
+        message[34..].copy_from_slice(value.eip712_hash_struct().as_slice());
+        alloy_primitives::keccak256(message)
     }
 
     /// The digest that the sender of an event signs.
