@@ -142,6 +142,9 @@ pub fn development_key(name: &str) -> SigningKey {
 /// The mediators that a demo runs; recordings keep `m6` and `m7` for liars and the silent.
 const MEDIATORS: [&str; 5] = ["m1", "m2", "m3", "m4", "m5"];
 
+/// The file that tells a demo's folder from others.
+const MARKER: &str = ".tribunal-demo";
+
 /// Everything that a demo runs on. Dropping it ends the private nats-server.
 pub struct Stage {
     /// The engine.
@@ -202,13 +205,24 @@ pub fn read(fixtures: &Path) -> Result<Vec<RecordedDeal>, Failure> {
 /// # Errors
 /// Where a part is not to be had.
 pub async fn stage(fixtures: &Path, folder: &Path, bus: Option<BusChoice>) -> Result<Stage, Failure> {
-    for part in ["store", "nats"] {
-        let part = folder.join(part);
-        if part.exists() {
-            fs::remove_dir_all(&part).map_err(|error| Failure::unavailable(format!("{}: {error}", part.display())))?;
+    let failed = |path: &Path, error: std::io::Error| Failure::unavailable(format!("{}: {error}", path.display()));
+    let marker = folder.join(MARKER);
+    for part in ["store", "nats"].map(|part| folder.join(part)) {
+        if !part.exists() {
+            continue;
         }
+        // Whatever a demo did not make may be somebody's record.
+        if !marker.exists() {
+            let shown = part.display();
+            return Err(Failure::usage(format!(
+                "{shown} was not made by a demo and is left alone; choose another --out"
+            )));
+        }
+        fs::remove_dir_all(&part).map_err(|error| failed(&part, error))?;
     }
-    fs::create_dir_all(folder).map_err(|error| Failure::unavailable(format!("{}: {error}", folder.display())))?;
+    fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
+    fs::write(&marker, "what a demo made here is made anew by the next one\n")
+        .map_err(|error| failed(&marker, error))?;
     let (server, nats) = match bus {
         Some(BusChoice::InProcess) => (None, None),
         choice => match NatsServer::start(folder.join("nats")) {

@@ -115,3 +115,17 @@ fn verify_tells_valid_invalid_inconclusive_and_bad_requests_apart() {
         assert!(verdict.get("signer").is_none(), "{name}: no key, no signature");
     }
 }
+
+#[test]
+fn a_demo_never_replaces_a_store_that_no_demo_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("store/record");
+    std::fs::create_dir(folder.path().join("store")).unwrap();
+    std::fs::write(&record, "somebody's").unwrap();
+    let fixtures = fixtures();
+    let out = folder.path().to_str().unwrap();
+    let args = ["demo", "--no-serve", "--bus", "in-process", "--fixtures", fixtures.to_str().unwrap(), "--out", out];
+    let output = tribunal(&args, folder.path());
+    assert_eq!(output.status.code(), Some(64), "{output:?}");
+    assert_eq!(std::fs::read_to_string(&record).unwrap(), "somebody's");
+}
