@@ -1,7 +1,7 @@
 //! Plays recorded deals through the whole engine and compares what came out with what should.
 //!
 //! A recording holds signed envelopes and the moments at which they were first received. Time comes from the recording,
-//! so a demo takes seconds and gives the same log each time; everything else is the real engine: a bus, a fresh RocksDB
+//! so a demo takes seconds and gives the same outcomes each time; everything else is the real engine: a bus, a fresh RocksDB
 //! store, the verifiers, mediators with keys of their own, and the contracts on an in-process EVM.
 
 use std::{

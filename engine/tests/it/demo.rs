@@ -6,7 +6,8 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures")
 }
 
-async fn play_all(bus: BusChoice, deals: &[RecordedDeal]) -> (Vec<String>, Vec<String>) {
+/// What is not as it should be, and the number of records.
+async fn play_all(bus: BusChoice, deals: &[RecordedDeal]) -> (Vec<String>, u64) {
     let folder = tempfile::tempdir().unwrap();
     let stage = stage(&fixtures(), folder.path(), Some(bus)).await.unwrap();
     let played = play(&stage, deals, |_, _| {}).await.unwrap();
@@ -14,23 +15,21 @@ async fn play_all(bus: BusChoice, deals: &[RecordedDeal]) -> (Vec<String>, Vec<S
         .iter()
         .flat_map(|deal| deal.differences.iter().map(|difference| format!("{}: {difference}", deal.name)))
         .collect();
-    let links = stage.engine.store().log(1).map(|record| record.unwrap().link.to_string()).collect();
+    let records = stage.engine.store().last_position();
     stage.engine.shutdown().await;
-    (differences, links)
+    (differences, records)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_recorded_deal_gives_what_it_should_and_the_same_log_over_both_busses() {
+async fn every_recorded_deal_gives_what_it_should_and_as_many_records_over_either_bus() {
     let deals = read(&fixtures()).unwrap();
     assert!(deals.len() >= 10, "at least ten recorded deals, found {}", deals.len());
     let (differences, over_nats) = play_all(BusChoice::Nats, &deals).await;
     assert_eq!(differences, Vec::<String>::new());
     let (differences, in_process) = play_all(BusChoice::InProcess, &deals).await;
     assert_eq!(differences, Vec::<String>::new());
-    let mut sorted = (over_nats, in_process);
-    sorted.0.sort();
-    sorted.1.sort();
-    assert_eq!(sorted.0.len(), sorted.1.len(), "as many records over either bus");
+    // A step on the chain and a vote may be recorded in either order; how many there are does not depend on it.
+    assert_eq!(over_nats, in_process);
 }
 
 #[tokio::test(flavor = "multi_thread")]
