@@ -156,6 +156,8 @@ impl Mediator {
         for (artifact, party) in &missing {
             match dispute.requests.get(&artifact.to_string()) {
                 None => say.push(request_artifact(round, artifact, *party)),
+                // The party answered, and nobody sits beside us who could say that the fault is not ours: inconclusive.
+                Some(request) if request.served && request.elapsed && quorum == 1 => return Missing::Nothing,
                 Some(request) if request.elapsed && !request.missing.contains(&self.address()) => {
                     say.push(proto::event::Kind::ArtifactMissing(proto::ArtifactMissing {
                         round,

@@ -7,7 +7,7 @@ use tribunal_engine::{
     bus::Message,
     effects::outgoing,
     mediator::Mediator,
-    partition::{Job, Partition, Settings},
+    partition::{CLOCK_SUBJECT, Job, Partition, Settings},
     replay::load,
     store::{Fsync, Store},
 };
@@ -29,36 +29,74 @@ impl ArtifactSource for Broken {
 
 /// A disputed deal of an honest provider whose appointed mediator is m1, in a store of its own.
 fn disputed(folder: &Path) -> (Store, Deal) {
-    let store = Store::open(folder, Fsync::Never).unwrap();
-    let settings = Settings { operator: key("operator"), domains: Vec::new(), recorded_time: false };
-    let mut partition = Partition::new(store.clone(), settings, "DEALS").unwrap();
-    let terms = TermsBuilder::new("a mediator at work").without_contract().appointed("m1", 1).build();
-    let script = Script::new(terms);
-    let claim = jobs::load("wordcount").unwrap().claim(1_000_000_000);
-    let said = [
-        script.proposed(Party::Client),
-        script.agreed(Party::Provider),
-        script.result_submitted(claim),
-        script.disputed("show me"),
-    ];
-    for (index, envelope) in said.iter().enumerate() {
+    let mut case = Case::new(folder);
+    let deal = case.disputed();
+    (case.store, deal)
+}
+
+/// A writer without a bus.
+struct Case {
+    store: Store,
+    partition: Partition,
+    script: Script,
+    sequence: u64,
+}
+
+impl Case {
+    fn new(folder: &Path) -> Self {
+        let store = Store::open(folder, Fsync::Never).unwrap();
+        let settings = Settings { operator: key("operator"), domains: Vec::new(), recorded_time: false };
+        let partition = Partition::new(store.clone(), settings, "DEALS").unwrap();
+        let terms = TermsBuilder::new("a mediator at work").without_contract().appointed("m1", 1).build();
+        Self { store, partition, script: Script::new(terms), sequence: 0 }
+    }
+
+    fn disputed(&mut self) -> Deal {
+        let claim = jobs::load("wordcount").unwrap().claim(1_000_000_000);
+        let said = [
+            self.script.proposed(Party::Client),
+            self.script.agreed(Party::Provider),
+            self.script.result_submitted(claim),
+            self.script.disputed("show me"),
+        ];
+        for (envelope, second) in said.iter().zip(0..) {
+            self.say(envelope, second);
+        }
+        let deal = self.deal();
+        assert_eq!(deal.state(), "disputed");
+        deal
+    }
+
+    /// Somebody says something so many seconds after the deal began.
+    fn say(&mut self, envelope: &Envelope, second: u64) {
         let out = outgoing(envelope).unwrap();
+        self.send(out.subject, out.payload, second);
+    }
+
+    /// Time goes on.
+    fn tick(&mut self, second: u64) {
+        self.send(CLOCK_SUBJECT.into(), Vec::new().into(), second);
+    }
+
+    fn send(&mut self, subject: String, payload: prost::bytes::Bytes, second: u64) {
+        self.sequence += 1;
         let message = Message {
-            stream_sequence: index as u64 + 1,
-            subject: out.subject,
-            payload: out.payload,
-            at: Timestamp::from_s(START_S + index as u64),
+            stream_sequence: self.sequence,
+            subject,
+            payload,
+            at: Timestamp::from_s(START_S + second),
             recorded_at: None,
             message_id: None,
             stream_created_us: 1,
             incarnation: 0,
         };
-        let processed = partition.process(vec![Job::Message(message)]).unwrap();
+        let processed = self.partition.process(vec![Job::Message(message)]).unwrap();
         assert!(processed.refused.is_empty(), "{:?}", processed.refused);
     }
-    let deal = load(&store, &script.terms().deal_id()).unwrap().unwrap();
-    assert_eq!(deal.state(), "disputed");
-    (store, deal)
+
+    fn deal(&self) -> Deal {
+        load(&self.store, &self.script.terms().deal_id()).unwrap().unwrap()
+    }
 }
 
 fn mediator(store: &Store, source: Arc<dyn ArtifactSource>) -> Mediator {
@@ -125,4 +163,43 @@ fn another_mediator_or_round_gets_no_vote() {
     let verifier = Arc::new(Service::new(OperatorLimits::default(), vec![Arc::clone(&source)]));
     let stranger = Mediator::new(key("m2"), store, verifier, source);
     assert!(stranger.judge(&deal, 0).unwrap().is_empty(), "m2 is not on the panel");
+}
+
+#[test]
+fn a_silent_party_loses_but_one_that_answered_is_not_blamed_by_a_single_mediator() {
+    for answers in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut case = Case::new(folder.path());
+        let deal = case.disputed();
+        // A mediator that finds nothing anywhere: its own folders may be the wrong ones.
+        let blind = mediator(&case.store, Arc::new(MemorySource::new()));
+        let asked = blind.judge(&deal, 0).unwrap();
+        for envelope in &asked {
+            case.say(envelope, 10);
+        }
+        if answers {
+            for request in asked {
+                let EventKind::ArtifactRequested { artifact, .. } = request.parse().unwrap().into_kind() else {
+                    panic!()
+                };
+                case.say(&case.script.artifact_served(Party::Client, &artifact.to_string()), 20);
+            }
+        }
+        case.tick(200);
+        let mut said = blind.judge(&case.deal(), 0).unwrap();
+        if !answers {
+            // It attests first that nothing came.
+            for envelope in &said {
+                case.say(envelope, 210);
+            }
+            said = blind.judge(&case.deal(), 0).unwrap();
+        }
+        match only(said) {
+            EventKind::VerdictGiven { vote } if answers => assert_eq!(vote.verdict, VerdictKind::Inconclusive),
+            EventKind::VerdictGiven { vote } => {
+                assert_eq!((vote.verdict, vote.reason_code.as_str()), (VerdictKind::Valid, "withheld"));
+            }
+            other => panic!("a vote, not `{}`", other.name()),
+        }
+    }
 }
