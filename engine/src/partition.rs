@@ -120,7 +120,6 @@ enum Step {
 #[derive(Default)]
 struct Staged {
     streams: Vec<StreamAppend>,
-    versions: BTreeMap<DealId, u64>,
     seen: BTreeMap<EventId, DealId>,
     outbox: Vec<OutboxEntry>,
     done: Vec<[u8; 32]>,
@@ -350,7 +349,6 @@ impl Partition {
             open: !deal.is_settled(),
             snapshot,
         });
-        staged.versions.insert(deal.id(), deal.version());
         self.watch(&deal);
         self.cache(deal);
     }
@@ -433,16 +431,15 @@ fn arrive(message: Message) -> Arrival {
         match Envelope::decode(&message.payload) {
             Ok(envelope) => {
                 event_id = envelope.event_id();
-                // Only a refusal needs to know it where the event cannot be read.
-                let hint = |envelope: &Envelope| envelope.deal_id_hint().unwrap_or_default();
-                let copy = envelope.clone();
                 match envelope.parse() {
                     Ok(parsed) => {
                         deal_id = parsed.deal_id();
                         Step::Parsed(Box::new(parsed))
                     }
                     Err(error) => {
-                        deal_id = hint(&copy);
+                        // Read again for its refusal alone: copies of every good event would cost more.
+                        let again = Envelope::decode(&message.payload).ok();
+                        deal_id = again.and_then(|envelope| envelope.deal_id_hint()).unwrap_or_default();
                         refused(error)
                     }
                 }
