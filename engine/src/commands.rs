@@ -6,6 +6,7 @@ pub mod contracts;
 pub mod deals;
 pub mod demo;
 pub mod keys;
+pub mod mediator;
 pub mod serve;
 pub mod sign;
 pub mod submit;
@@ -50,6 +51,8 @@ enum Command {
     Keys(keys::Args),
     /// The contracts on a chain of your own.
     Contracts(contracts::Args),
+    /// Your mediator: its stake on chain, its cases, what it signed and earned.
+    Mediator(mediator::Args),
 }
 
 /// Parses the command line, runs the command and gives its exit code.
@@ -79,6 +82,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Bundle(args) => bundle::run(args, json).await,
             Command::Keys(args) => keys::run(args, json),
             Command::Contracts(args) => contracts::run(args, json).await,
+            Command::Mediator(args) => mediator::run(args, json).await,
         }
     });
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
