@@ -189,6 +189,7 @@ fn end_to_end(envelopes: &[Envelope]) -> f64 {
                 artifacts,
                 settings: settings(),
                 mediators: Vec::new(),
+                history: None,
                 workers: 1,
             })
             .await
@@ -201,7 +202,7 @@ fn end_to_end(envelopes: &[Envelope]) -> f64 {
             engine.idle().await.expect("idles");
             let figure = rate(envelopes.len(), start.elapsed());
             assert_eq!(engine.store().last_position() as usize, envelopes.len() + DEALS, "each deal settles too");
-            engine.shutdown().await;
+            engine.shutdown(std::time::Duration::from_secs(60)).await;
             figure
         })
     })

@@ -18,6 +18,7 @@ mod subject;
 use std::time::Duration;
 
 use futures::{future::BoxFuture, stream::BoxStream};
+use prost::bytes::Bytes;
 
 pub use self::{
     fault::BusFault,
@@ -36,6 +37,8 @@ pub const VERDICTS: &str = "VERDICTS";
 pub const RECEIPTS: &str = "RECEIPTS";
 /// The stream of what was not admitted.
 pub const REFUSED: &str = "REFUSED";
+/// The stream in which engines claim what only one of them may do: one message a subject, for ever.
+pub const SLOTS: &str = "SLOTS";
 
 /// The bus de-duplicates message ids over this time.
 pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
@@ -54,6 +57,10 @@ pub trait Bus: Send + Sync {
 
     /// The last message on exactly this subject of a stream.
     fn find<'a>(&'a self, stream: &'a str, subject: &'a str) -> BoxFuture<'a, Result<Option<Message>, BusFault>>;
+
+    /// Publishes on a subject of [`SLOTS`] unless something was published there ever, and gives what holds: these bytes, or
+    /// the first ones.
+    fn claim<'a>(&'a self, subject: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<Bytes, BusFault>>;
 
     /// What is published on subjects that match (`*` one token, `>` the rest) from the moment this returns. Not durable:
     /// messages published while the connection is down are missed, so look with [`Bus::find`] as well.

@@ -9,7 +9,7 @@ use figment::{
 use serde::{Deserialize, Serialize};
 use tribunal_events::Address;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, mediator::history::History};
 
 /// All settings.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -108,13 +108,18 @@ pub struct VerifiersConfig {
 }
 
 /// The key that judges.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MediatorConfig {
     /// Its keystore; absent: this engine judges nothing.
     pub keystore: Option<PathBuf>,
     /// Its password.
     pub password_file: Option<PathBuf>,
+    /// What it means to sign; absent: beside the store, `<store.path>.history.jsonl`. Never inside of it, so that a restored
+    /// store does not bring back an old history.
+    pub history: Option<PathBuf>,
+    /// Seconds that a shutdown gives to cases at work; the rest is resumed at the next start.
+    pub grace_s: u64,
 }
 
 /// The key that signs receipts and the engine's events.
@@ -135,6 +140,19 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// Bearer token that writing needs; absent: none.
     pub token: Option<String>,
+}
+
+impl Config {
+    /// Where the signing history is.
+    pub fn signing_history(&self) -> PathBuf {
+        self.mediator.history.clone().unwrap_or_else(|| History::default_path(&self.store.path))
+    }
+}
+
+impl Default for MediatorConfig {
+    fn default() -> Self {
+        Self { keystore: None, password_file: None, history: None, grace_s: 20 }
+    }
 }
 
 impl Default for BusConfig {

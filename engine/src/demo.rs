@@ -22,6 +22,7 @@ use crate::{
     effects::outgoing,
     engine::{Engine, Parts, now},
     failure::Failure,
+    mediator::history::History,
     partition::{CLOCK_SUBJECT, Settings},
     replay::load,
     store::{Fsync, Store},
@@ -264,6 +265,7 @@ pub async fn stage(fixtures: &Path, folder: &Path, bus: Option<BusChoice>) -> Re
             recorded_time: true,
         },
         mediators: MEDIATORS.map(development_key).to_vec(),
+        history: Some(Arc::new(History::open(folder.join("history.jsonl")).map_err(Failure::unavailable)?)),
         workers: std::thread::available_parallelism().map_or(1, usize::from),
     })
     .await

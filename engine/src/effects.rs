@@ -4,7 +4,7 @@
 //! step goes back to the writer as an input; what a mediator says goes out on the bus like anybody's word.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -12,19 +12,19 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tribunal_contracts::{Chain, ChainFault, Mined, Step};
 use tribunal_core::{ChainReport, Deal, EffectKind, Phase, Settlement};
-use tribunal_events::{B256, DealId, Digest, Envelope, EventKind, Role, Timestamp};
+use tribunal_events::{B256, DealId, Digest, Envelope, Role, Timestamp};
 
 use crate::{
-    bus::{Bus, HEADER_RECORDED_AT, Outgoing},
+    bus::{Bus, Outgoing},
     chain_steps::step_for,
-    mediator::Mediator,
+    mediator::desk::Desk,
     outbox,
     partition::Job,
-    replay::{load, load_at},
+    replay::load_at,
     store::{OutboxEntry, Store},
 };
 
@@ -55,16 +55,12 @@ pub struct Performer {
     pub bus: Arc<dyn Bus>,
     /// Where money is.
     pub chain: Option<Arc<dyn Chain>>,
-    /// Keys that judge here.
-    pub mediators: Vec<Mediator>,
+    /// Where the keys that judge here work, if there are any.
+    pub desk: Option<Arc<Desk>>,
     /// Back to the writer.
     pub jobs: mpsc::Sender<Vec<Job>>,
     /// What is under way.
     pub activity: Arc<Activity>,
-    /// Whether published words carry the recording's time.
-    pub recorded_time: bool,
-    /// Verifications side by side.
-    pub workers: Arc<Semaphore>,
     /// Ends everything.
     pub cancel: CancellationToken,
 }
@@ -183,36 +179,12 @@ impl Performer {
     }
 
     async fn mediate(&self, entry: &OutboxEntry, kind: EffectKind) -> Result<Job, String> {
-        let done = Job::Done { effect_id: entry.id };
-        let deal = load(&self.store, &entry.deal_id).map_err(|fault| fault.to_string())?;
-        let Some(deal) = deal else { return Ok(done) };
-        // Mediators of one panel that run here would all ask for the same artifact; asking once is enough.
-        let mut asked = BTreeSet::new();
-        for mediator in &self.mediators {
-            let _permit = self.workers.acquire().await.map_err(|error| error.to_string())?;
-            let (mediator, deal) = (mediator.clone(), deal.clone());
-            let work = tokio::task::spawn_blocking(move || match kind {
-                EffectKind::Judge { round } => mediator.judge(&deal, round),
-                EffectKind::RevealVotes { round } => mediator.reveal(&deal, round),
-                _ => Ok(Vec::new()),
-            });
-            let said = work.await.map_err(|error| error.to_string())?.map_err(|fault| fault.to_string())?;
-            for envelope in said {
-                if request_of(&envelope).is_none_or(|artifact| asked.insert(artifact)) {
-                    self.say(&envelope).await?;
-                }
-            }
+        match (&self.desk, kind) {
+            (Some(desk), EffectKind::Judge { round }) => desk.judge(&entry.deal_id, round).await?,
+            (Some(desk), EffectKind::RevealVotes { round }) => desk.reveal(&entry.deal_id, round).await?,
+            _ => {}
         }
-        Ok(done)
-    }
-
-    /// Publishes an event of ours on the bus; it comes back through the writer like everybody's.
-    async fn say(&self, envelope: &Envelope) -> Result<(), String> {
-        let mut out = outgoing(envelope)?;
-        if self.recorded_time {
-            out = out.with_header(HEADER_RECORDED_AT, self.activity.clock_us.load(Ordering::SeqCst).to_string());
-        }
-        self.bus.publish(out).await.map(|_| ()).map_err(|fault| fault.to_string())
+        Ok(Job::Done { effect_id: entry.id })
     }
 
     async fn publish_verdict(&self, entry: &OutboxEntry, version: u64) -> Result<Job, String> {
@@ -243,14 +215,6 @@ impl Performer {
             self.bus.publish(out).await.map_err(|fault| fault.to_string())?;
         }
         Ok(Job::Done { effect_id: entry.id })
-    }
-}
-
-/// The artifact that an event asks for, if it does.
-fn request_of(envelope: &Envelope) -> Option<String> {
-    match envelope.clone().parse().ok()?.into_kind() {
-        EventKind::ArtifactRequested { artifact, .. } => Some(artifact.to_string()),
-        _ => None,
     }
 }
 

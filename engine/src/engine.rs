@@ -11,7 +11,7 @@ use std::{
 };
 
 use prost::Message as _;
-use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tribunal_contracts::Chain;
 use tribunal_events::{ReceiptStatus, SigningKey, Timestamp, proto};
@@ -20,7 +20,12 @@ use tribunal_verifiers::{ArtifactSource, Service};
 use crate::{
     bus::{BatchLimits, Bus, BusFault, Outgoing},
     effects::{Activity, Performer},
-    mediator::Mediator,
+    mediator::{
+        Mediator, MediatorFault,
+        desk::{self, Desk, OnBus},
+        history::History,
+        schedule::Schedule,
+    },
     partition::{CLOCK_SUBJECT, Job, Partition, PartitionFault, Processed, Settings},
     store::{OutboxEntry, Store, StoreFault},
 };
@@ -46,6 +51,8 @@ pub struct Parts {
     pub settings: Settings,
     /// Keys that judge here.
     pub mediators: Vec<SigningKey>,
+    /// What they mean to sign; needed where there are any.
+    pub history: Option<Arc<History>>,
     /// Verifications side by side.
     pub workers: usize,
 }
@@ -60,6 +67,10 @@ pub enum EngineFault {
     Bus(#[from] BusFault),
     #[error(transparent)]
     Partition(#[from] PartitionFault),
+    #[error(transparent)]
+    Mediator(#[from] MediatorFault),
+    #[error("mediators run here, but no signing history is given")]
+    NoHistory,
 }
 
 /// A running engine.
@@ -72,6 +83,7 @@ pub struct Engine {
     cancel: CancellationToken,
     tasks: TaskTracker,
     ready: Arc<AtomicBool>,
+    desk: Option<Arc<Desk>>,
 }
 
 impl Engine {
@@ -80,7 +92,7 @@ impl Engine {
     /// # Errors
     /// Where the store or the bus cannot be read.
     pub async fn start(parts: Parts) -> Result<Self, EngineFault> {
-        let Parts { store, bus, chain, verifier, artifacts, settings, mediators, workers } = parts;
+        let Parts { store, bus, chain, verifier, artifacts, settings, mediators, history, workers } = parts;
         let cancel = CancellationToken::new();
         let tasks = TaskTracker::new();
         let activity = Arc::new(Activity::default());
@@ -98,18 +110,39 @@ impl Engine {
         activity.effects.fetch_add(pending.len(), Ordering::SeqCst);
         let _ = to_performer.send(pending);
 
+        let (caught_up, has_caught_up) = watch::channel(false);
+        let desk = match history {
+            Some(history) => {
+                let recorded = settings.recorded_time.then(|| Arc::clone(&activity));
+                let mediator = |key| {
+                    let (verifier, artifacts) = (Arc::clone(&verifier), Arc::clone(&artifacts));
+                    Mediator::new(key, store.clone(), Arc::clone(&history), verifier, artifacts)
+                };
+                Some(Desk::new(desk::Parts {
+                    store: store.clone(),
+                    voice: Arc::new(OnBus { bus: Arc::clone(&bus), recorded }),
+                    mediators: mediators.into_iter().map(mediator).collect::<Result<_, _>>()?,
+                    history: Arc::clone(&history),
+                    schedule: Schedule::new(workers),
+                    activity: Arc::clone(&activity),
+                    recorded_time: settings.recorded_time,
+                    caught_up: has_caught_up,
+                    cancel: cancel.clone(),
+                }))
+            }
+            None if mediators.is_empty() => None,
+            None => return Err(EngineFault::NoHistory),
+        };
+        if let Some(desk) = &desk {
+            tasks.spawn(Arc::clone(desk).sweep());
+        }
         let performer = Performer {
             store: store.clone(),
             bus: Arc::clone(&bus),
             chain,
-            mediators: mediators
-                .into_iter()
-                .map(|key| Mediator::new(key, store.clone(), Arc::clone(&verifier), Arc::clone(&artifacts)))
-                .collect(),
+            desk: desk.clone(),
             jobs: to_writer.clone(),
             activity: Arc::clone(&activity),
-            recorded_time: settings.recorded_time,
-            workers: Arc::new(Semaphore::new(workers.max(1))),
             cancel: cancel.clone(),
         };
         tasks.spawn(Arc::new(performer).run(from_writer));
@@ -125,8 +158,9 @@ impl Engine {
             deadline_changed: Arc::clone(&deadline_changed),
             failures,
             cancel: cancel.clone(),
+            behind_until: None,
+            caught_up,
         };
-        tasks.spawn_blocking(move || writer.run());
         if !settings.recorded_time {
             tasks.spawn(tick(Arc::clone(&bus), next_deadline, deadline_changed, cancel.clone()));
         }
@@ -139,6 +173,9 @@ impl Engine {
             tracing::warn!(reason, incarnation, "the stream is not the one read before; it is read again");
             activity.sequence.store(0, Ordering::SeqCst);
         }
+        let mut writer = writer;
+        writer.catch_up_to(bus.last().await?);
+        tasks.spawn_blocking(move || writer.run());
         let (stop, counts) = (cancel.clone(), Arc::clone(&activity));
         let ready = Arc::new(AtomicBool::new(true));
         let is_ready = Arc::clone(&ready);
@@ -163,7 +200,7 @@ impl Engine {
                 }
             }
         });
-        Ok(Self { store, bus, activity, recorded, failed, cancel, tasks, ready })
+        Ok(Self { store, bus, activity, recorded, failed, cancel, tasks, ready, desk })
     }
 
     /// The record, for reading.
@@ -184,6 +221,11 @@ impl Engine {
     /// A handle to [`Engine::recorded`] that outlives a borrow.
     pub fn recorded_sender(&self) -> broadcast::Sender<u64> {
         self.recorded.clone()
+    }
+
+    /// Where the mediators of this engine work, if it runs any.
+    pub const fn desk(&self) -> Option<&Arc<Desk>> {
+        self.desk.as_ref()
     }
 
     /// What is under way.
@@ -235,11 +277,18 @@ impl Engine {
         }
     }
 
-    /// Stops reading, finishes what is being written, and closes.
-    pub async fn shutdown(self) {
+    /// Stops reading, gives what is at work `grace` to finish, and closes. What is left is resumed at the next start.
+    pub async fn shutdown(self, grace: Duration) {
         self.cancel.cancel();
         self.tasks.close();
-        self.tasks.wait().await;
+        if tokio::time::timeout(grace, self.tasks.wait()).await.is_ok() {
+            return;
+        }
+        for case in self.desk.iter().flat_map(|desk| desk.cases()) {
+            let deadline = case.deadline.map(|at| at.to_string());
+            tracing::warn!(deal_id = %case.deal_id, stage = case.stage.word(), deadline,
+                "left to the next start: do not wait long");
+        }
     }
 }
 
@@ -254,9 +303,25 @@ struct Writer {
     deadline_changed: Arc<Notify>,
     failures: watch::Sender<Option<String>>,
     cancel: CancellationToken,
+    /// Where the bus ended at the start, until the record has got there.
+    behind_until: Option<u64>,
+    caught_up: watch::Sender<bool>,
 }
 
 impl Writer {
+    /// Says so once the record holds all that was on the bus up to this sequence.
+    fn catch_up_to(&mut self, sequence: u64) {
+        self.behind_until = Some(sequence);
+        self.check_whether_caught_up();
+    }
+
+    fn check_whether_caught_up(&mut self) {
+        if self.behind_until.is_some_and(|until| self.activity.sequence.load(Ordering::SeqCst) >= until) {
+            self.behind_until = None;
+            self.caught_up.send_replace(true);
+        }
+    }
+
     fn run(mut self) {
         let handle = tokio::runtime::Handle::current();
         loop {
@@ -297,6 +362,7 @@ impl Writer {
                     }
                     if let Some(sequence) = sequence {
                         self.activity.sequence.store(sequence, Ordering::SeqCst);
+                        self.check_whether_caught_up();
                     }
                     self.activity.jobs.fetch_sub(count, Ordering::SeqCst);
                 }

@@ -1,27 +1,107 @@
 //! A mediator run by this engine: judges the cases that name or draw its key.
 //!
-//! **Invariant:** what is signed was stored and synced before; a second, different verdict for the same deal and round is
-//! never signed, whatever happens in between.
+//! [`Mediator`] finds and signs; [`desk`] decides when, and retries; [`history`] keeps what was ever to be signed;
+//! [`inbox`] shows the cases to people; [`schedule`] shares the machine among them by deadline.
+//!
+//! **Invariant:** what is signed was made durable before, in the store and outside of it; a second, different verdict for
+//! the same deal and round is never signed, whatever happens in between.
 //! **Invariant:** a fault of this machine becomes an inconclusive vote, never guilt.
+
+pub mod desk;
+pub mod history;
+pub mod inbox;
+pub mod schedule;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use alloy::signers::k256::elliptic_curve::rand_core::{OsRng, RngCore as _};
 use serde::{Deserialize, Serialize};
 use tribunal_core::{Deal, Dispute};
 use tribunal_events::{
-    B256, ContentAddress, Digest, Envelope, Party, SignedVerdict, SigningKey, Terms, VerdictKind, proto,
+    Address, B256, ContentAddress, Digest, Envelope, Party, Signature, SignedVerdict, SigningKey, Terms, VerdictKind,
+    proto,
 };
+use tribunal_mediators::Round;
 use tribunal_verifiers::{ArtifactSource, Reference, Request, Service};
 
-use crate::store::{Intent, Store, StoreFault};
+use self::history::{Entry, History, HistoryFault, Slot};
+use crate::{
+    engine::now,
+    store::{Intent, Store, StoreFault},
+};
 
-/// What a mediator means to sign, as stored before it signs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Vote {
-    verdict: VerdictKind,
-    instruction_count: u64,
-    digest: Digest,
-    reason_code: String,
+/// A published report at most, in bytes; a longer one stays here.
+const REPORT_BYTES_MAX: usize = 60 * 1024;
+/// A reason code in an event at most, in bytes.
+const REASON_CODE_BYTES_MAX: usize = 64;
+/// The reason code of a vote that comes because there is no time left to find out.
+pub const NO_TIME: &str = "no-time";
+
+/// What this machine makes of a case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The verdict.
+    pub verdict: VerdictKind,
+    /// Verdict digest.
+    pub digest: Digest,
+    /// Why, as a stable code.
+    pub reason_code: String,
+    /// The verifier's report, or empty.
+    pub report_json: String,
+    /// Whose fault it is that it is inconclusive, if it is ours.
+    pub own_fault: Option<OwnFault>,
+}
+
+/// A fault of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnFault {
+    /// Trying again may help.
+    Passing,
+    /// It stays until somebody acts.
+    Lasting,
+}
+
+impl Finding {
+    /// Inconclusive for a reason of our own, or of nobody's.
+    pub fn inconclusive(reason_code: &str, detail: &str, own_fault: Option<OwnFault>) -> Self {
+        let report = serde_json::json!({
+            "verdict": "inconclusive", "reason": { "code": reason_code, "detail": detail },
+        });
+        Self {
+            verdict: VerdictKind::Inconclusive,
+            digest: Digest::blake3(reason_code.as_bytes()),
+            reason_code: reason_code.into(),
+            report_json: report.to_string(),
+            own_fault,
+        }
+    }
+}
+
+/// What is to be done next about a case.
+#[derive(Clone, Debug)]
+pub enum Next {
+    /// Nothing now: it is not our turn, or others are asked first.
+    Nothing,
+    /// Say this: artifacts to ask for, or to attest missing.
+    Say(Vec<proto::event::Kind>),
+    /// Vote by this finding.
+    Vote(Finding),
+}
+
+/// A vote could not be prepared.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum MediatorFault {
+    #[error(transparent)]
+    Store(#[from] StoreFault),
+    #[error(transparent)]
+    History(#[from] HistoryFault),
+}
+
+/// What the store keeps of a vote: the entry of the history, and the report that goes out with it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Stored {
+    entry: Entry,
     report_json: String,
 }
 
@@ -30,100 +110,200 @@ struct Vote {
 pub struct Mediator {
     key: SigningKey,
     store: Store,
+    history: Arc<History>,
     verifier: Arc<Service>,
     artifacts: Arc<dyn ArtifactSource>,
 }
 
-/// A published report at most, in bytes; a longer one stays here.
-const REPORT_BYTES_MAX: usize = 60 * 1024;
-
 impl Mediator {
-    /// A mediator with this key over this engine's store, verifier and artifacts.
-    pub fn new(key: SigningKey, store: Store, verifier: Arc<Service>, artifacts: Arc<dyn ArtifactSource>) -> Self {
-        Self { key, store, verifier, artifacts }
+    /// A mediator with this key over this engine's store, verifier and artifacts. What the store remembers and the history
+    /// does not, the history learns.
+    ///
+    /// # Errors
+    /// Where either cannot be read or written.
+    pub fn new(
+        key: SigningKey,
+        store: Store,
+        history: Arc<History>,
+        verifier: Arc<Service>,
+        artifacts: Arc<dyn ArtifactSource>,
+    ) -> Result<Self, MediatorFault> {
+        let remembered = store.intents()?.into_iter().map(|(_, bytes)| read(&bytes).entry);
+        let of_this = remembered.filter(|entry| entry.mediator == key.address());
+        let imported = history.import(of_this)?;
+        if imported.added > 0 {
+            tracing::warn!(count = imported.added, path = %history.path().display(),
+                "the signing history lacked verdicts that the store remembers; it has them now");
+        }
+        if imported.blocked > 0 {
+            tracing::error!(
+                count = imported.blocked,
+                "store and signing history differ: nothing is signed in these rounds any more"
+            );
+        }
+        Ok(Self { key, store, history, verifier, artifacts })
     }
 
     /// Its account.
-    pub const fn address(&self) -> tribunal_events::Address {
+    pub const fn address(&self) -> Address {
         self.key.address()
     }
 
-    /// What this mediator says next about a case in round `round`: an artifact to ask for, a vote, or nothing yet. Blocks
-    /// while it verifies.
+    /// Where a second, different signature of this key would be equivocation.
+    pub fn slot(&self, terms: &Terms, round: u32) -> Slot {
+        Slot { mediator: self.address(), terms_hash: terms.hash(), round }
+    }
+
+    /// What was to be signed in a round, if that is settled.
+    pub fn intended(&self, terms: &Terms, round: u32) -> Option<Entry> {
+        self.history.entry(&self.slot(terms, round))
+    }
+
+    /// Looks into a case in round `round`. Blocks while it fetches and verifies, a job for at most `wall_ms_max`.
+    pub fn examine(&self, deal: &Deal, round: u32, wall_ms_max: u64) -> Next {
+        let Some((dispute, submission)) = deal.dispute().zip(deal.submission()) else { return Next::Nothing };
+        let Some(current) = self.current(dispute, round) else { return Next::Nothing };
+        if current.has_voted(self.address()) || current.has_committed(self.address()) {
+            return Next::Nothing;
+        }
+        let terms = deal.terms();
+        let replicas: Vec<_> =
+            deal.replicas().into_iter().flatten().map(|(address, claim)| (*address, Arc::clone(claim))).collect();
+        let request = Request::for_deal(terms, &submission.claim, &replicas);
+        match self.missing(deal, dispute, round, &request) {
+            Missing::Nothing => Next::Vote(self.verify(terms, &request, wall_ms_max)),
+            Missing::Wait => Next::Nothing,
+            Missing::Say(kinds) => Next::Say(kinds),
+            Missing::Withheld(verdict, artifact) => Next::Vote(Finding {
+                verdict,
+                digest: Digest::new(blake3::derive_key("tribunal.v1 withheld", artifact.as_bytes())),
+                reason_code: "withheld".into(),
+                report_json: String::new(),
+                own_fault: None,
+            }),
+        }
+    }
+
+    /// Makes it durable that this key means to sign this finding, and gives what it is to sign: the finding, or what was
+    /// settled before.
+    ///
+    /// # Errors
+    /// Where history or store fail; then nothing may be signed.
+    pub fn intend(&self, deal: &Deal, round: u32, finding: &Finding) -> Result<Entry, MediatorFault> {
+        let terms = deal.terms();
+        let mut salt = [0; 32];
+        OsRng.fill_bytes(&mut salt);
+        let mut reason_code = finding.reason_code.clone();
+        while reason_code.len() > REASON_CODE_BYTES_MAX {
+            reason_code.pop();
+        }
+        let entry = self.history.intend(Entry {
+            mediator: self.address(),
+            chain_id: terms.domain().chain_id(),
+            contract: terms.domain().contract(),
+            deal_id: terms.deal_id(),
+            terms_hash: terms.hash(),
+            round,
+            verdict: finding.verdict,
+            instruction_count: deal.submission().map_or(0, |submission| submission.claim.instruction_count),
+            digest: B256::new(*finding.digest.bytes()),
+            reason_code,
+            salt: B256::new(salt),
+            at_us: now().us(),
+            blocked: false,
+        })?;
+        let fits = finding.report_json.len() <= REPORT_BYTES_MAX && entry.digest.0 == *finding.digest.bytes();
+        let report_json = if fits { finding.report_json.clone() } else { String::new() };
+        let stored = Stored { entry: entry.clone(), report_json };
+        let bytes = serde_json::to_vec(&stored).expect("a vote has a JSON form");
+        match self.store.put_intent(&intent_key(&entry.slot()), &bytes)? {
+            Intent::New => {}
+            Intent::Existing(bytes) if read(&bytes).entry.agrees_with(&entry) => {}
+            Intent::Existing(_) => self.history.block(&entry.slot())?,
+        }
+        Ok(self.history.entry(&entry.slot()).unwrap_or(entry))
+    }
+
+    /// The words that give this vote: a commitment where the panel votes in secret first, else the verdict.
     ///
     /// # Errors
     /// Where the store fails.
-    pub fn judge(&self, deal: &Deal, round: u32) -> Result<Vec<Envelope>, StoreFault> {
-        let Some((dispute, submission)) = deal.dispute().zip(deal.submission()) else { return Ok(Vec::new()) };
-        let Some(current) = self.current(dispute, round) else { return Ok(Vec::new()) };
-        if current.has_voted(self.address()) || current.has_committed(self.address()) {
-            return Ok(Vec::new());
-        }
+    pub fn vote(&self, deal: &Deal, entry: &Entry) -> Result<Envelope, MediatorFault> {
         let terms = deal.terms();
-        let vote = match self.store.intent(&self.intent_key(terms, round))? {
-            Some(bytes) => read(&bytes),
-            None => {
-                let replicas: Vec<_> = deal
-                    .replicas()
-                    .into_iter()
-                    .flatten()
-                    .map(|(address, claim)| (*address, Arc::clone(claim)))
-                    .collect();
-                let request = Request::for_deal(terms, &submission.claim, &replicas);
-                match self.missing(deal, dispute, round, &request) {
-                    Missing::Nothing => self.verify(terms, round, &request, submission.claim.instruction_count)?,
-                    Missing::Wait => return Ok(Vec::new()),
-                    Missing::Say(kinds) => {
-                        return Ok(kinds.into_iter().map(|kind| self.sign(terms, kind)).collect());
-                    }
-                    Missing::Withheld(verdict, artifact) => {
-                        let vote = Vote {
-                            verdict,
-                            instruction_count: submission.claim.instruction_count,
-                            digest: Digest::new(blake3::derive_key("tribunal.v1 withheld", artifact.as_bytes())),
-                            reason_code: "withheld".into(),
-                            report_json: String::new(),
-                        };
-                        self.intend(terms, round, vote)?
-                    }
-                }
-            }
-        };
-        let signed = self.signed(terms, round, &vote);
-        let drawn = terms.mediation.protocol == tribunal_events::Protocol::Drawn;
-        let kind = if drawn {
-            let commitment = signed.commitment(&terms.domain(), terms.hash(), &self.salt(terms, round));
-            proto::event::Kind::VoteCommitted(proto::VoteCommitted { round, commitment: commitment.to_vec() })
+        let kind = if deal.is_drawn() {
+            let commitment = commitment(terms, entry);
+            proto::event::Kind::VoteCommitted(proto::VoteCommitted {
+                round: entry.round,
+                commitment: commitment.to_vec(),
+            })
         } else {
-            proto::event::Kind::VerdictGiven(proto::VerdictGiven { verdict: Some(message(&signed, &vote)) })
+            proto::event::Kind::VerdictGiven(proto::VerdictGiven { verdict: Some(self.verdict(terms, entry)?) })
         };
-        Ok(vec![self.sign(terms, kind)])
+        Ok(self.sign(terms, kind))
     }
 
     /// The vote that this mediator committed to in round `round`, once it may be revealed.
     ///
     /// # Errors
     /// Where the store fails.
-    pub fn reveal(&self, deal: &Deal, round: u32) -> Result<Vec<Envelope>, StoreFault> {
-        let Some(dispute) = deal.dispute() else { return Ok(Vec::new()) };
-        let Some(current) = self.current(dispute, round) else { return Ok(Vec::new()) };
-        if !dispute.revealing || !current.has_committed(self.address()) || current.has_voted(self.address()) {
-            return Ok(Vec::new());
+    pub fn reveal(&self, deal: &Deal, round: u32) -> Result<Option<Envelope>, MediatorFault> {
+        let Some(dispute) = deal.dispute() else { return Ok(None) };
+        let Some(current) = self.current(dispute, round) else { return Ok(None) };
+        let Some(committed) = current.commitment(self.address()) else { return Ok(None) };
+        if !dispute.revealing || current.has_voted(self.address()) {
+            return Ok(None);
         }
         let terms = deal.terms();
-        let Some(bytes) = self.store.intent(&self.intent_key(terms, round))? else {
+        // Another engine with this key may have committed to something else: revealing ours would be a second verdict.
+        let ours = self.intended(terms, round).filter(|entry| !entry.blocked && commitment(terms, entry) == *committed);
+        let Some(entry) = ours else {
             tracing::error!(deal_id = %deal.id(), round, mediator = %self.address(),
-                "committed to a vote that this store does not know: is the key used elsewhere?");
-            return Ok(Vec::new());
+                "the record has a commitment that is not this machine's: is the key used elsewhere?");
+            return Ok(None);
         };
-        let vote = read(&bytes);
-        let signed = self.signed(terms, round, &vote);
-        let reveal =
-            proto::VoteRevealed { verdict: Some(message(&signed, &vote)), salt: self.salt(terms, round).to_vec() };
-        Ok(vec![self.sign(terms, proto::event::Kind::VoteRevealed(reveal))])
+        let verdict = Some(self.verdict(terms, &entry)?);
+        let reveal = proto::VoteRevealed { verdict, salt: entry.salt.to_vec() };
+        Ok(Some(self.sign(terms, proto::event::Kind::VoteRevealed(reveal))))
     }
 
-    fn current<'a>(&self, dispute: &'a Dispute, round: u32) -> Option<&'a tribunal_mediators::Round> {
+    /// Signs an event of this mediator's.
+    pub fn sign(&self, terms: &Terms, kind: proto::event::Kind) -> Envelope {
+        let event = proto::Event {
+            schema_version: 1,
+            deal_id: terms.deal_id().bytes().to_vec(),
+            sender: Vec::new(),
+            kind: Some(kind),
+        };
+        Envelope::sign(&event, &terms.domain(), &self.key).expect("a deal id has 32 bytes")
+    }
+
+    /// Signs the verdict of an entry that is durable.
+    fn verdict(&self, terms: &Terms, entry: &Entry) -> Result<proto::Verdict, MediatorFault> {
+        assert!(self.history.entry(&entry.slot()).is_some_and(|it| it.agrees_with(entry) && !it.blocked));
+        let unsigned = unsigned(entry);
+        let signed = SignedVerdict::sign(
+            &self.key,
+            &terms.domain(),
+            terms.hash(),
+            entry.round,
+            entry.verdict,
+            entry.instruction_count,
+            unsigned.digest,
+        );
+        let report = self.store.intent(&intent_key(&entry.slot()))?.map(|bytes| read(&bytes));
+        let report = report.filter(|stored| stored.entry.agrees_with(entry));
+        Ok(proto::Verdict {
+            round: signed.round,
+            verdict: signed.verdict as i32,
+            instruction_count: signed.instruction_count,
+            digest: signed.digest.to_vec(),
+            signature: signed.signature.bytes().to_vec(),
+            reason_code: entry.reason_code.clone(),
+            report_json: report.map(|stored| stored.report_json).unwrap_or_default(),
+        })
+    }
+
+    fn current<'a>(&self, dispute: &'a Dispute, round: u32) -> Option<&'a Round> {
         let current = dispute.round.as_ref()?;
         (current.number() == round && current.panel().contains(&self.address())).then_some(current)
     }
@@ -175,71 +355,35 @@ impl Mediator {
         if say.is_empty() { Missing::Wait } else { Missing::Say(say) }
     }
 
-    fn verify(&self, terms: &Terms, round: u32, request: &Request, claimed: u64) -> Result<Vote, StoreFault> {
-        let vote = match self.verifier.verify(request) {
-            Ok(verdict) => {
-                let report = verdict.to_json().to_string();
-                Vote {
-                    verdict: verdict.verdict,
-                    instruction_count: claimed,
-                    digest: verdict.digest,
-                    reason_code: verdict.reason.code,
-                    report_json: if report.len() <= REPORT_BYTES_MAX { report } else { String::new() },
-                }
-            }
+    fn verify(&self, terms: &Terms, request: &Request, wall_ms_max: u64) -> Finding {
+        match self.verifier.verify_within(request, wall_ms_max) {
+            Ok(verdict) => Finding {
+                verdict: verdict.verdict,
+                digest: verdict.digest,
+                own_fault: own_fault(verdict.verdict, &verdict.reason.code),
+                report_json: verdict.to_json().to_string(),
+                reason_code: verdict.reason.code,
+            },
             // The terms passed every check, so this is ours to answer for.
             Err(bad) => {
                 tracing::error!(deal_id = %terms.deal_id(), %bad, "the deal's own request is refused by the verifier");
-                Vote {
-                    verdict: VerdictKind::Inconclusive,
-                    instruction_count: claimed,
-                    digest: Digest::blake3(bad.to_string().as_bytes()),
-                    reason_code: "verifier-fault".into(),
-                    report_json: String::new(),
-                }
+                Finding::inconclusive("verifier-fault", &bad.to_string(), Some(OwnFault::Lasting))
             }
-        };
-        self.intend(terms, round, vote)
-    }
-
-    /// Stores what is about to be signed; what was stored before wins.
-    fn intend(&self, terms: &Terms, round: u32, vote: Vote) -> Result<Vote, StoreFault> {
-        let bytes = serde_json::to_vec(&vote).expect("a vote has a JSON form");
-        match self.store.put_intent(&self.intent_key(terms, round), &bytes)? {
-            Intent::New => Ok(vote),
-            Intent::Existing(bytes) => Ok(read(&bytes)),
         }
     }
+}
 
-    /// Mediator, terms hash, round: the same slot in which contracts recognise equivocation.
-    fn intent_key(&self, terms: &Terms, round: u32) -> Vec<u8> {
-        let mut key = self.address().to_vec();
-        key.extend_from_slice(terms.hash().as_slice());
-        key.extend_from_slice(&round.to_be_bytes());
-        key
+/// Whether an inconclusive verdict is this machine's fault.
+fn own_fault(verdict: VerdictKind, code: &str) -> Option<OwnFault> {
+    if verdict != VerdictKind::Inconclusive {
+        return None;
     }
-
-    /// Known to this key alone, and to nobody before it is revealed; needs no storing.
-    fn salt(&self, terms: &Terms, round: u32) -> [u8; 32] {
-        let mut input = terms.hash().to_vec();
-        input.extend_from_slice(&round.to_be_bytes());
-        self.key.derive_secret("tribunal.v1 vote salt", &input)
-    }
-
-    fn signed(&self, terms: &Terms, round: u32, vote: &Vote) -> SignedVerdict {
-        let digest = B256::new(*vote.digest.bytes());
-        let (domain, hash) = (terms.domain(), terms.hash());
-        SignedVerdict::sign(&self.key, &domain, hash, round, vote.verdict, vote.instruction_count, digest)
-    }
-
-    fn sign(&self, terms: &Terms, kind: proto::event::Kind) -> Envelope {
-        let event = proto::Event {
-            schema_version: 1,
-            deal_id: terms.deal_id().bytes().to_vec(),
-            sender: Vec::new(),
-            kind: Some(kind),
-        };
-        Envelope::sign(&event, &terms.domain(), &self.key).expect("a deal id has 32 bytes")
+    match code {
+        "artifact-unavailable" | "executor-fault" | "verifier-unavailable" => Some(OwnFault::Passing),
+        "unknown-runtime" | "operator-limit" | "unsupported-proof-system" | "stack-exhausted" => {
+            Some(OwnFault::Lasting)
+        }
+        _ => None,
     }
 }
 
@@ -258,18 +402,31 @@ fn request_artifact(round: u32, artifact: &ContentAddress, party: Party) -> prot
     })
 }
 
-fn message(signed: &SignedVerdict, vote: &Vote) -> proto::Verdict {
-    proto::Verdict {
-        round: signed.round,
-        verdict: signed.verdict as i32,
-        instruction_count: signed.instruction_count,
-        digest: signed.digest.to_vec(),
-        signature: signed.signature.bytes().to_vec(),
-        reason_code: vote.reason_code.clone(),
-        report_json: vote.report_json.clone(),
+/// Mediator, terms hash, round: the same slot in which contracts recognise equivocation.
+fn intent_key(slot: &Slot) -> Vec<u8> {
+    let mut key = slot.mediator.to_vec();
+    key.extend_from_slice(slot.terms_hash.as_slice());
+    key.extend_from_slice(&slot.round.to_be_bytes());
+    key
+}
+
+/// The verdict of an entry before it is signed.
+fn unsigned(entry: &Entry) -> SignedVerdict {
+    SignedVerdict {
+        mediator: entry.mediator,
+        round: entry.round,
+        verdict: entry.verdict,
+        instruction_count: entry.instruction_count,
+        digest: entry.digest,
+        signature: Signature::ZERO,
     }
 }
 
-fn read(bytes: &[u8]) -> Vote {
+/// What a mediator commits to: it needs no signature yet.
+fn commitment(terms: &Terms, entry: &Entry) -> [u8; 32] {
+    unsigned(entry).commitment(&terms.domain(), terms.hash(), &entry.salt)
+}
+
+fn read(bytes: &[u8]) -> Stored {
     serde_json::from_slice(bytes).expect("intents are written by this program and sealed by the store")
 }

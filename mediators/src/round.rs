@@ -94,6 +94,11 @@ impl Round {
         self.commitments.contains_key(&member)
     }
 
+    /// What this member committed to.
+    pub fn commitment(&self, member: Address) -> Option<&[u8; 32]> {
+        self.commitments.get(&member)
+    }
+
     /// Whether this member revealed.
     pub fn has_voted(&self, member: Address) -> bool {
         self.votes.contains_key(&member)

@@ -51,7 +51,7 @@ pub(crate) fn verify(check: &Check<'_>) -> Result<Verdict, BadRequest> {
         Ok(inputs) => inputs,
         Err(missing) => return Ok(Verdict::inconclusive("artifact-unavailable", missing, evidence)),
     };
-    let run = match check.service.wasm.run(job, &inputs, &check.service.limits) {
+    let run = match check.service.wasm.run(job, &inputs, &check.limits) {
         Ok(run) => run,
         Err(NoRun::ModuleInvalid(problem)) => {
             return Ok(Verdict::new(VerdictKind::Invalid, "module-invalid", problem, evidence));

@@ -77,6 +77,7 @@ pub(crate) enum Fetched {
 pub(crate) struct Check<'a> {
     pub(crate) service: &'a Service,
     pub(crate) request: &'a Request,
+    pub(crate) limits: OperatorLimits,
     named: &'a MemorySource,
     source: &'a dyn ArtifactSource,
 }
@@ -122,14 +123,32 @@ impl Service {
         self.verify_from(request, self.source.as_ref())
     }
 
+    /// [`Service::verify`] for a caller with a deadline: a job that still runs after `wall_ms_max` is inconclusive here.
+    ///
+    /// # Errors
+    /// As [`Service::verify`].
+    pub fn verify_within(&self, request: &Request, wall_ms_max: u64) -> Result<Verdict, BadRequest> {
+        let limits = OperatorLimits { wall_ms_max: wall_ms_max.min(self.limits.wall_ms_max), ..self.limits };
+        self.check(request, self.source.as_ref(), limits)
+    }
+
     /// Verifies a request with other sources than the service's own.
     ///
     /// # Errors
     /// As [`Service::verify`].
     pub fn verify_from(&self, request: &Request, source: &dyn ArtifactSource) -> Result<Verdict, BadRequest> {
+        self.check(request, source, self.limits)
+    }
+
+    fn check(
+        &self,
+        request: &Request,
+        source: &dyn ArtifactSource,
+        limits: OperatorLimits,
+    ) -> Result<Verdict, BadRequest> {
         let start = Instant::now();
         let (request, named) = pin(request, source)?;
-        let check = Check { service: self, request: &request, named: &named, source };
+        let check = Check { service: self, request: &request, limits, named: &named, source };
         let mut verdict = method(&check, &request.method)?;
         verdict.evidence.verifier_version = VERIFIER_VERSION.to_owned();
         verdict.evidence.host = host();
@@ -144,7 +163,8 @@ impl Service {
     /// [`BadRequest`] where there is no job or it does not run.
     pub fn run_plain(&self, request: &Request) -> Result<std::time::Duration, BadRequest> {
         let (request, named) = pin(request, self.source.as_ref())?;
-        let check = Check { service: self, request: &request, named: &named, source: self.source.as_ref() };
+        let source = self.source.as_ref();
+        let check = Check { service: self, request: &request, limits: self.limits, named: &named, source };
         let job = request.job.as_ref().ok_or_else(|| BadRequest::new("job", "is missing"))?;
         let start = Instant::now();
         let inputs = crate::reexecution::inputs(&check, job, &mut crate::Evidence::default())?

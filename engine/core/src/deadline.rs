@@ -86,6 +86,17 @@ pub fn next_deadline(deal: &Deal) -> Option<Deadline> {
     }
 }
 
+/// The last moment at which a member of the current panel can give, commit to or reveal its verdict.
+pub fn voting_deadline(deal: &Deal) -> Option<Timestamp> {
+    let dispute = deal.dispute()?;
+    let round = dispute.round.as_ref()?.number();
+    Some(if deal.is_drawn() && !dispute.revealing {
+        commit_deadline(deal, dispute.at, round)
+    } else {
+        deal.terms.timeouts.mediate_deadline(dispute.at, round)
+    })
+}
+
 /// Commitments end half of the voting time before the round does.
 pub(crate) fn commit_deadline(deal: &Deal, disputed_at: Timestamp, round: u32) -> Timestamp {
     let end = deal.terms.timeouts.mediate_deadline(disputed_at, round);

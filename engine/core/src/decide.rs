@@ -369,7 +369,7 @@ pub(crate) fn seed_commitment(seed: &[u8; 32]) -> B256 {
 
 impl Deal {
     /// Whether the panel is drawn and votes in secret first.
-    pub(crate) fn is_drawn(&self) -> bool {
+    pub fn is_drawn(&self) -> bool {
         self.terms.mediation.protocol == tribunal_events::Protocol::Drawn
     }
 

@@ -17,7 +17,7 @@ mod react;
 mod rejection;
 mod settlement;
 
-pub use deadline::{Deadline, DeadlineKind, next_deadline};
+pub use deadline::{Deadline, DeadlineKind, next_deadline, voting_deadline};
 pub use deal::{Consent, Consents, Deal, Decision, Dispute, Phase, Replicas, Request, Submission};
 pub use decide::{ChainReport, Context, DealEvent, Input, decide};
 pub use evolve::evolve;

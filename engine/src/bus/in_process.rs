@@ -4,6 +4,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
+use prost::bytes::Bytes;
 use tokio::{
     sync::{Notify, broadcast},
     time::Instant,
@@ -41,6 +42,8 @@ pub struct InProcessBus(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
+    /// What holds each slot.
+    claims: Mutex<BTreeMap<String, Bytes>>,
     /// An event was published.
     published: Notify,
     /// Events were consumed.
@@ -108,6 +111,7 @@ impl InProcessBus {
         let created_us = clock().us();
         Self(Arc::new(Shared {
             state: Mutex::new(state),
+            claims: Mutex::default(),
             published: Notify::new(),
             consumed: Notify::new(),
             notices: broadcast::channel(4096).0,
@@ -141,6 +145,14 @@ impl InProcessBus {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn claim(&self, subject: &str, bytes: Bytes) -> Result<Bytes, BusFault> {
+        if !subject::is_publishable(subject) {
+            return Err(BusFault::Subject(subject.into()));
+        }
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(claims.entry(subject.to_owned()).or_insert(bytes).clone())
     }
 
     /// Nothing where the backlog is full.
@@ -252,6 +264,11 @@ impl Bus for InProcessBus {
         let stream = state.streams.iter().find(|candidate| candidate.name == stream);
         let found = stream.and_then(|stream| stream.get(*stream.by_subject.get(subject)?)).cloned();
         std::future::ready(Ok(found)).boxed()
+    }
+
+    fn claim<'a>(&'a self, subject: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<Bytes, BusFault>> {
+        let claimed = self.0.claim(subject, bytes);
+        std::future::ready(claimed).boxed()
     }
 
     fn watch<'a>(&'a self, filter: &'a str) -> BoxFuture<'a, Result<BoxStream<'static, Notice>, BusFault>> {

@@ -11,12 +11,13 @@ use async_nats::{
     },
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
+use prost::bytes::Bytes;
 use tokio::sync::watch;
 use tribunal_events::Timestamp;
 
 use super::{
     Bus, BusFault, Consumer, Cursor, DEALS, DUPLICATE_WINDOW, HEADER_MESSAGE_ID, HEADER_RECORDED_AT, Message, Notice,
-    Outgoing, RECEIPTS, REFUSED, VERDICTS, message, nats_consumer::NatsConsumer, subject,
+    Outgoing, RECEIPTS, REFUSED, SLOTS, VERDICTS, message, nats_consumer::NatsConsumer, subject,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -59,7 +60,7 @@ impl NatsBus {
         &self.client
     }
 
-    /// Connects, and creates the four streams where they are missing.
+    /// Connects, and creates the five streams where they are missing.
     ///
     /// # Errors
     /// [`BusFault`] where there is no server, no JetStream, or a stream that differs.
@@ -93,7 +94,7 @@ impl NatsBus {
             .ack_timeout(REQUEST_TIMEOUT)
             .build(client.clone());
         let bus = Self { client, context, config: Arc::new(config), connections };
-        for name in [&bus.config.stream, VERDICTS, RECEIPTS, REFUSED] {
+        for name in [&bus.config.stream, VERDICTS, RECEIPTS, REFUSED, SLOTS] {
             bus.ensure_stream(name).await?;
         }
         tracing::info!(bus = bus.describe(), "connected");
@@ -106,6 +107,7 @@ impl NatsBus {
             VERDICTS => "verdicts.>",
             RECEIPTS => "receipts.>",
             REFUSED => "refused.>",
+            SLOTS => "slots.>",
             _ => "deals.>",
         };
         let requested = stream::Config {
@@ -177,6 +179,31 @@ impl NatsBus {
         Ok(info.state.last_sequence)
     }
 
+    async fn claim_subject(&self, subject: &str, bytes: Bytes) -> Result<Bytes, BusFault> {
+        let doing = "claiming a slot";
+        if !subject::is_publishable(subject) {
+            return Err(BusFault::Subject(subject.into()));
+        }
+        let message = PublishMessage::build().payload(bytes.clone()).expected_last_subject_sequence(0);
+        let sent = match self.context.send_publish(subject.to_owned(), message).await {
+            Ok(ack) => ack.await,
+            Err(error) => Err(error),
+        };
+        match sent {
+            Ok(_) => Ok(bytes),
+            // Somebody was first, or the answer to an earlier attempt of ours was lost.
+            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {
+                let found = self.find_message(SLOTS, subject).await?;
+                found.map(|holds| holds.payload).ok_or(BusFault::Timeout { doing, what: error.to_string() })
+            }
+            Err(error) if error.kind() == PublishErrorKind::StreamNotFound => {
+                self.ensure_stream(SLOTS).await?;
+                Err(BusFault::Timeout { doing, what: "the stream was missing; it is made again".into() })
+            }
+            Err(error) => Err(BusFault::Timeout { doing, what: error.to_string() }),
+        }
+    }
+
     async fn publish_message(&self, out: Outgoing) -> Result<u64, BusFault> {
         if !subject::is_publishable(&out.subject) {
             return Err(BusFault::Subject(out.subject));
@@ -226,6 +253,7 @@ impl NatsBus {
             "verdicts" => Some(VERDICTS),
             "receipts" => Some(RECEIPTS),
             "refused" => Some(REFUSED),
+            "slots" => Some(SLOTS),
             _ => None,
         }
     }
@@ -283,6 +311,10 @@ impl Bus for NatsBus {
 
     fn find<'a>(&'a self, stream: &'a str, subject: &'a str) -> BoxFuture<'a, Result<Option<Message>, BusFault>> {
         self.find_message(stream, subject).boxed()
+    }
+
+    fn claim<'a>(&'a self, subject: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<Bytes, BusFault>> {
+        self.claim_subject(subject, bytes).boxed()
     }
 
     fn watch<'a>(&'a self, filter: &'a str) -> BoxFuture<'a, Result<BoxStream<'static, Notice>, BusFault>> {

@@ -79,7 +79,7 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     if !args.no_serve {
         serve(&stage, args.listen, &args.out, json).await?;
     }
-    stage.engine.shutdown().await;
+    stage.engine.shutdown(std::time::Duration::from_secs(60)).await;
     Ok(if as_expected && sound { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 

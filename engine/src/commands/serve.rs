@@ -1,6 +1,6 @@
 //! `tribunal serve`.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use tribunal_contracts::{Addresses, Chain, JsonRpcChain};
 use tribunal_events::{Domain, SigningKey};
@@ -13,6 +13,7 @@ use crate::{
     failure::Failure,
     http::HttpState,
     keystore,
+    mediator::history::History,
     partition::Settings,
     play_money::PlayMoney,
     store::Store,
@@ -59,6 +60,10 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
         Some(path) => vec![keystore::load(path, config.mediator.password_file.as_deref())?],
         None => Vec::new(),
     };
+    let history = match &mediators[..] {
+        [] => None,
+        _ => Some(Arc::new(History::open(config.signing_history()).map_err(Failure::unavailable)?)),
+    };
     let nats = match &config.bus.url {
         Some(url) => {
             let settings = NatsConfig {
@@ -100,6 +105,7 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
         artifacts: Arc::clone(&artifacts),
         settings: Settings { operator: operator.clone(), domains, recorded_time: false },
         mediators,
+        history,
         workers: config.verifiers.workers,
     })
     .await
@@ -123,7 +129,7 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
     {
         tracing::error!(%fault, "the NATS service did not run");
     }
-    engine.shutdown().await;
+    engine.shutdown(Duration::from_secs(config.mediator.grace_s)).await;
     outcome.map(|()| ExitCode::SUCCESS)
 }
 

@@ -8,7 +8,7 @@ use rocksdb::{IteratorMode, WriteBatch, WriteOptions, checkpoint::Checkpoint};
 use tribunal_events::{ChainLink, DealId};
 
 use super::{
-    Access, Cursor, Fsync, Head, Intent, META_FORMAT, NewRecord, OutboxEntry, REFUSED_BYTES_MAX, Record, Refused,
+    Access, Cursor, Fsync, Head, Intent, META_FORMAT, NewRecord, OutboxEntry, REFUSED_BYTES_MAX, Record, Refused, Row,
     Store, StoreFault, Writer,
     family::{self, Family},
     record, row,
@@ -246,6 +246,18 @@ impl Store {
     pub fn intent(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
         let Some(row) = self.0.get(Family::Intents, key)? else { return Ok(None) };
         row::unseal(Family::Intents, key, &row).map(|value| Some(value.to_vec()))
+    }
+
+    /// Every value stored by [`Store::put_intent`], by key.
+    ///
+    /// # Errors
+    /// [`StoreFault`] if they cannot be read.
+    pub fn intents(&self) -> Result<Vec<Row>, StoreFault> {
+        let rows = self.0.rows(Family::Intents, &[], usize::MAX)?;
+        let read = |(key, row): Row| {
+            row::unseal(Family::Intents, &key, &row).map(<[u8]>::to_vec).map(|body| (key.clone(), body))
+        };
+        rows.into_iter().map(read).collect()
     }
 
     /// Keeps a value beside the log; synced. The name `format` is the store's own.

@@ -811,5 +811,5 @@ async fn what_the_whole_engine_played_is_clean_and_every_file_of_it_is_sound() {
         }
     });
     checked.await.unwrap();
-    stage.engine.shutdown().await;
+    stage.engine.shutdown(std::time::Duration::from_secs(60)).await;
 }

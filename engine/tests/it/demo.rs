@@ -16,7 +16,7 @@ async fn play_all(bus: BusChoice, deals: &[RecordedDeal]) -> (Vec<String>, u64) 
         .flat_map(|deal| deal.differences.iter().map(|difference| format!("{}: {difference}", deal.name)))
         .collect();
     let records = stage.engine.store().last_position();
-    stage.engine.shutdown().await;
+    stage.engine.shutdown(std::time::Duration::from_secs(60)).await;
     (differences, records)
 }
 

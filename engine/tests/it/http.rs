@@ -14,6 +14,7 @@ use tribunal_engine::{
     bus::{Bus, InProcessBus, InProcessLimits},
     engine::{Engine, Parts, now},
     http::{HttpState, serve},
+    mediator::history::History,
     partition::Settings,
     report::ReportFault,
     store::{Fsync, Store},
@@ -56,6 +57,7 @@ impl World {
             artifacts: Arc::clone(&artifacts),
             settings: Settings { operator: operator.clone(), domains: vec![Domain::default()], recorded_time: false },
             mediators: vec![keys::key("m1")],
+            history: Some(Arc::new(History::open(folder.path().join("history.jsonl")).unwrap())),
             workers: 1,
         })
         .await
@@ -104,7 +106,7 @@ impl World {
         let _ = self.stop.send(());
         tokio::time::timeout(Duration::from_secs(20), self.serving).await.expect("the service stops").unwrap();
         drop(self.state);
-        self.engine.shutdown().await;
+        self.engine.shutdown(std::time::Duration::from_secs(60)).await;
     }
 }
 

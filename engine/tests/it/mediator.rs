@@ -6,7 +6,7 @@ use tribunal_core::Deal;
 use tribunal_engine::{
     bus::Message,
     effects::outgoing,
-    mediator::Mediator,
+    mediator::{Mediator, Next, history::History},
     partition::{CLOCK_SUBJECT, Job, Partition, Settings},
     replay::load,
     store::{Fsync, Store},
@@ -100,8 +100,25 @@ impl Case {
 }
 
 fn mediator(store: &Store, source: Arc<dyn ArtifactSource>) -> Mediator {
+    mediator_with("m1", store, source)
+}
+
+fn mediator_with(name: &str, store: &Store, source: Arc<dyn ArtifactSource>) -> Mediator {
     let verifier = Arc::new(Service::new(OperatorLimits::default(), vec![Arc::clone(&source)]));
-    Mediator::new(key("m1"), store.clone(), verifier, source)
+    let history = Arc::new(History::open(store.path().join("history.jsonl")).unwrap());
+    Mediator::new(key(name), store.clone(), history, verifier, source).unwrap()
+}
+
+/// What a mediator says after one look at a case.
+fn judge(mediator: &Mediator, deal: &Deal, round: u32) -> Vec<Envelope> {
+    match mediator.examine(deal, round, u64::MAX) {
+        Next::Nothing => Vec::new(),
+        Next::Say(kinds) => kinds.into_iter().map(|kind| mediator.sign(deal.terms(), kind)).collect(),
+        Next::Vote(finding) => {
+            let entry = mediator.intend(deal, round, &finding).unwrap();
+            vec![mediator.vote(deal, &entry).unwrap()]
+        }
+    }
 }
 
 fn jobs_folder() -> Arc<dyn ArtifactSource> {
@@ -117,7 +134,7 @@ fn only(said: Vec<Envelope>) -> EventKind {
 fn a_broken_source_of_our_own_is_inconclusive_and_nobody_is_asked() {
     let folder = tempfile::tempdir().unwrap();
     let (store, deal) = disputed(folder.path());
-    match only(mediator(&store, Arc::new(Broken)).judge(&deal, 0).unwrap()) {
+    match only(judge(&mediator(&store, Arc::new(Broken)), &deal, 0)) {
         EventKind::VerdictGiven { vote } => {
             assert_eq!(vote.verdict, VerdictKind::Inconclusive);
             assert_eq!(vote.reason_code, "artifact-unavailable");
@@ -130,7 +147,7 @@ fn a_broken_source_of_our_own_is_inconclusive_and_nobody_is_asked() {
 fn what_nobody_serves_is_asked_of_the_responsible_party_before_anybody_is_blamed() {
     let folder = tempfile::tempdir().unwrap();
     let (store, deal) = disputed(folder.path());
-    let said = mediator(&store, Arc::new(MemorySource::new())).judge(&deal, 0).unwrap();
+    let said = judge(&mediator(&store, Arc::new(MemorySource::new())), &deal, 0);
     assert!(!said.is_empty());
     for envelope in said {
         match envelope.parse().unwrap().into_kind() {
@@ -144,25 +161,23 @@ fn what_nobody_serves_is_asked_of_the_responsible_party_before_anybody_is_blamed
 fn a_second_different_verdict_in_a_round_is_never_signed() {
     let folder = tempfile::tempdir().unwrap();
     let (store, deal) = disputed(folder.path());
-    let first = mediator(&store, Arc::new(Broken)).judge(&deal, 0).unwrap();
+    let first = judge(&mediator(&store, Arc::new(Broken)), &deal, 0);
     // The disk is back, and verification would now say valid: the vote stays what it was, to the byte.
-    let second = mediator(&store, jobs_folder()).judge(&deal, 0).unwrap();
+    let second = judge(&mediator(&store, jobs_folder()), &deal, 0);
     assert_eq!(first, second);
     drop(store);
     // Also after a restart.
     let store = Store::open(folder.path(), Fsync::Never).unwrap();
-    assert_eq!(mediator(&store, jobs_folder()).judge(&deal, 0).unwrap(), first);
+    assert_eq!(judge(&mediator(&store, jobs_folder()), &deal, 0), first);
 }
 
 #[test]
 fn another_mediator_or_round_gets_no_vote() {
     let folder = tempfile::tempdir().unwrap();
     let (store, deal) = disputed(folder.path());
-    assert!(mediator(&store, jobs_folder()).judge(&deal, 1).unwrap().is_empty(), "round 1 has not begun");
-    let source = jobs_folder();
-    let verifier = Arc::new(Service::new(OperatorLimits::default(), vec![Arc::clone(&source)]));
-    let stranger = Mediator::new(key("m2"), store, verifier, source);
-    assert!(stranger.judge(&deal, 0).unwrap().is_empty(), "m2 is not on the panel");
+    assert!(judge(&mediator(&store, jobs_folder()), &deal, 1).is_empty(), "round 1 has not begun");
+    let stranger = mediator_with("m2", &store, jobs_folder());
+    assert!(judge(&stranger, &deal, 0).is_empty(), "m2 is not on the panel");
 }
 
 #[test]
@@ -173,7 +188,7 @@ fn a_silent_party_loses_but_one_that_answered_is_not_blamed_by_a_single_mediator
         let deal = case.disputed();
         // A mediator that finds nothing anywhere: its own folders may be the wrong ones.
         let blind = mediator(&case.store, Arc::new(MemorySource::new()));
-        let asked = blind.judge(&deal, 0).unwrap();
+        let asked = judge(&blind, &deal, 0);
         for envelope in &asked {
             case.say(envelope, 10);
         }
@@ -186,13 +201,13 @@ fn a_silent_party_loses_but_one_that_answered_is_not_blamed_by_a_single_mediator
             }
         }
         case.tick(200);
-        let mut said = blind.judge(&case.deal(), 0).unwrap();
+        let mut said = judge(&blind, &case.deal(), 0);
         if !answers {
             // It attests first that nothing came.
             for envelope in &said {
                 case.say(envelope, 210);
             }
-            said = blind.judge(&case.deal(), 0).unwrap();
+            said = judge(&blind, &case.deal(), 0);
         }
         match only(said) {
             EventKind::VerdictGiven { vote } if answers => assert_eq!(vote.verdict, VerdictKind::Inconclusive),

@@ -1,0 +1,605 @@
+//! Where the mediators of this machine work: every case in time, each step resumed where it stopped.
+//!
+//! Effects of the record wake the desk ([`Desk::judge`], [`Desk::reveal`]); a sweep looks again at every case that asks
+//! something of us, so that a word which a broker lost, or a step that a crash cut off, is done again. A case is started
+//! only if it can be finished in time, else it is given up early enough for a redraw.
+//!
+//! **Invariant:** nothing is judged before the record has caught up with the bus as it was at the start: what this key
+//! said before a crash, or on another machine, may still be on its way.
+//! **Invariant:** a slot is claimed on the bus before it is signed in, so that of two machines with one key one signs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures::future::{BoxFuture, join_all};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tribunal_core::{Deal, voting_deadline};
+use tribunal_events::{Address, DealId, Envelope, Method, Timestamp, proto};
+
+use super::{
+    Finding, Mediator, MediatorFault, NO_TIME, Next, OwnFault,
+    history::{Entry, History, Slot},
+    inbox::{self, Case, Stage},
+    schedule::Schedule,
+};
+use crate::{
+    bus::{Bus, HEADER_RECORDED_AT},
+    effects::{Activity, outgoing},
+    engine::now,
+    replay::load,
+    store::Store,
+};
+
+/// First wait before a case is tried again after a fault of ours; doubles up to [`RETRY_MAX`].
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+/// How often every case that asks something of us is looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(2);
+/// Kept for signing and publishing before a deadline, at most; less where little time is given at all.
+const MARGIN_US_MAX: u64 = 2_000_000;
+/// A case that is expected to take longer leaves a worker to the others.
+const LONG_US: u64 = 2_000_000;
+/// What is expected of a machine before it was measured, in fuel a second.
+const FUEL_PER_S: u64 = 200_000_000;
+/// What is expected of a check that burns no fuel.
+const PLAIN_US: u64 = 500_000;
+
+/// How a mediator is heard.
+pub trait Voice: Send + Sync {
+    /// Says something in a deal; `again` where it was said before and does not show in the record.
+    fn say<'a>(&'a self, envelope: &'a Envelope, again: bool) -> BoxFuture<'a, Result<(), String>>;
+
+    /// Claims a slot for 32 bytes unless it is claimed, and gives what holds.
+    fn claim<'a>(&'a self, slot: &'a Slot, claim: [u8; 32]) -> BoxFuture<'a, Result<[u8; 32], String>>;
+}
+
+/// A voice on the bus.
+pub struct OnBus {
+    /// The bus.
+    pub bus: Arc<dyn Bus>,
+    /// Its recorded time, where words carry that.
+    pub recorded: Option<Arc<Activity>>,
+}
+
+impl Voice for OnBus {
+    fn say<'a>(&'a self, envelope: &'a Envelope, again: bool) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            let mut out = outgoing(envelope)?;
+            if again {
+                // The broker drops a message id that it has seen.
+                let id = format!("{}/{}", envelope.event_id(), now().us());
+                out = out.with_message_id(id);
+            }
+            if let Some(activity) = &self.recorded {
+                out = out.with_header(HEADER_RECORDED_AT, activity.clock_us.load(Ordering::SeqCst).to_string());
+            }
+            self.bus.publish(out).await.map(|_| ()).map_err(|fault| fault.to_string())
+        })
+    }
+
+    fn claim<'a>(&'a self, slot: &'a Slot, claim: [u8; 32]) -> BoxFuture<'a, Result<[u8; 32], String>> {
+        Box::pin(async move {
+            let subject = format!("slots.{:#x}.{:#x}.{}", slot.mediator, slot.terms_hash, slot.round);
+            let holds = self.bus.claim(&subject, claim.to_vec().into()).await.map_err(|fault| fault.to_string())?;
+            holds[..].try_into().map_err(|_| format!("what holds {subject} is no claim"))
+        })
+    }
+}
+
+/// What happened at a desk since it was opened.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Faults of this machine by reason code.
+    pub faults: Mutex<BTreeMap<String, u64>>,
+    /// Slots in which nothing is signed because something else was, or may have been.
+    pub signing_refused: AtomicU64,
+    /// Cases whose deadline passed without a word of ours.
+    pub deadlines_missed: AtomicU64,
+    /// Cases given up because there was no time left for them.
+    pub given_up: AtomicU64,
+    /// Votes given or committed to.
+    pub votes: AtomicU64,
+}
+
+impl Counts {
+    fn fault(&self, code: &str) {
+        *self.faults.lock().unwrap_or_else(PoisonError::into_inner).entry(code.to_owned()).or_default() += 1;
+    }
+}
+
+/// Everything a desk needs.
+pub struct Desk {
+    store: Store,
+    voice: Arc<dyn Voice>,
+    mediators: Vec<Mediator>,
+    history: Arc<History>,
+    schedule: Arc<Schedule>,
+    activity: Arc<Activity>,
+    /// Time is a recording's: it does not pass while we wait.
+    recorded_time: bool,
+    caught_up: watch::Receiver<bool>,
+    counts: Arc<Counts>,
+    cancel: CancellationToken,
+    /// Rounds in which a panel of ours was asked.
+    asked: Mutex<BTreeSet<(DealId, u32)>>,
+    /// Who is at work on what.
+    working: Mutex<BTreeSet<(DealId, u32, Address)>>,
+    /// Somebody has finished.
+    freed: Notify,
+    /// When an artifact was last asked for: mediators of one panel that run here ask once.
+    requested: Mutex<BTreeMap<(DealId, String), Instant>>,
+    /// Microseconds of the clock for 10^6 fuel, as measured.
+    us_per_megafuel: AtomicU64,
+}
+
+/// What a desk is opened with.
+pub struct Parts {
+    /// The record.
+    pub store: Store,
+    /// How words go out.
+    pub voice: Arc<dyn Voice>,
+    /// Keys that judge.
+    pub mediators: Vec<Mediator>,
+    /// What they mean to sign.
+    pub history: Arc<History>,
+    /// The machine's workers.
+    pub schedule: Arc<Schedule>,
+    /// The record's clock.
+    pub activity: Arc<Activity>,
+    /// Whether time is a recording's.
+    pub recorded_time: bool,
+    /// Becomes true once the record has caught up with the bus.
+    pub caught_up: watch::Receiver<bool>,
+    /// Ends everything.
+    pub cancel: CancellationToken,
+}
+
+impl Desk {
+    /// Opens a desk.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { store, voice, mediators, history, schedule, activity, recorded_time, caught_up, cancel } = parts;
+        Arc::new(Self {
+            store,
+            voice,
+            mediators,
+            history,
+            schedule,
+            activity,
+            recorded_time,
+            caught_up,
+            counts: Arc::default(),
+            cancel,
+            asked: Mutex::default(),
+            working: Mutex::default(),
+            freed: Notify::new(),
+            requested: Mutex::default(),
+            us_per_megafuel: AtomicU64::new(1_000_000 * 1_000_000 / FUEL_PER_S),
+        })
+    }
+
+    /// What happened here.
+    pub const fn counts(&self) -> &Arc<Counts> {
+        &self.counts
+    }
+
+    /// The keys that judge here.
+    pub fn addresses(&self) -> Vec<Address> {
+        self.mediators.iter().map(Mediator::address).collect()
+    }
+
+    /// Cases that wait for a worker.
+    pub fn waiting(&self) -> usize {
+        self.schedule.waiting()
+    }
+
+    /// The cases in which a panel of ours was asked and is not done, the most urgent first.
+    pub fn cases(&self) -> Vec<Case> {
+        let asked: Vec<_> = self.asked().iter().copied().collect();
+        let mut cases = Vec::new();
+        for (deal_id, round) in asked {
+            let Ok(Some(deal)) = load(&self.store, &deal_id) else { continue };
+            let of_all = self.mediators.iter().filter_map(|mediator| inbox::case(&deal, mediator.address()));
+            cases.extend(of_all.filter(|case| case.round == Some(round)));
+        }
+        inbox::sort(&mut cases);
+        cases
+    }
+
+    /// Looks again, every two seconds until cancelled, at every case that asks something of us; first at all that the
+    /// record holds.
+    pub async fn sweep(self: Arc<Self>) {
+        if self.mediators.is_empty() || self.recorded_time || !self.has_caught_up().await {
+            return;
+        }
+        let (store, addresses) = (self.store.clone(), self.addresses());
+        match tokio::task::spawn_blocking(move || inbox::inbox(&store, &addresses)).await {
+            Ok(Ok(cases)) => {
+                let open = cases.iter().filter(|case| case.stage != Stage::NotDrawn);
+                self.asked().extend(open.filter_map(|case| Some((case.deal_id, case.round?))));
+            }
+            Ok(Err(fault)) => tracing::error!(%fault, "the inbox cannot be read; someone must act"),
+            Err(_) => {}
+        }
+        let tasks = tokio_util::task::TaskTracker::new();
+        loop {
+            for case in self.cases() {
+                let Some(round) = case.round else { continue };
+                match case.stage {
+                    Stage::Judge | Stage::Artifacts | Stage::Reveal => {
+                        let this = Arc::clone(&self);
+                        tasks.spawn(async move {
+                            let done = match case.stage {
+                                Stage::Reveal => this.reveal_as(case.mediator, &case.deal_id, round, true).await,
+                                _ => this.judge_as(case.mediator, &case.deal_id, round, true).await,
+                            };
+                            if let Err(problem) = done {
+                                tracing::warn!(deal_id = %case.deal_id, round, problem, "a case will be tried again");
+                            }
+                        });
+                    }
+                    _ => {}
+                }
+            }
+            self.forget_the_finished();
+            tokio::select! {
+                () = self.cancel.cancelled() => break,
+                () = tokio::time::sleep(SWEEP_EVERY) => {}
+            }
+        }
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    /// Every mediator of ours on this round's panel looks into the case, says what it finds, and is done or has to wait
+    /// for others.
+    ///
+    /// # Errors
+    /// What failed; trying again may help.
+    pub async fn judge(&self, deal_id: &DealId, round: u32) -> Result<(), String> {
+        self.all(deal_id, round, |address| self.judge_as(address, deal_id, round, false)).await
+    }
+
+    /// Every mediator of ours that committed in this round reveals.
+    ///
+    /// # Errors
+    /// What failed; trying again may help.
+    pub async fn reveal(&self, deal_id: &DealId, round: u32) -> Result<(), String> {
+        self.all(deal_id, round, |address| self.reveal_as(address, deal_id, round, false)).await
+    }
+
+    async fn all<F: Future<Output = Result<(), String>>>(
+        &self,
+        deal_id: &DealId,
+        round: u32,
+        each: impl Fn(Address) -> F,
+    ) -> Result<(), String> {
+        let on_panel = self.panel_of_ours(deal_id, round)?;
+        if on_panel.is_empty() {
+            return Ok(());
+        }
+        self.asked().insert((*deal_id, round));
+        if self.recorded_time {
+            // The same order every time.
+            for address in on_panel {
+                each(address).await?;
+            }
+            return Ok(());
+        }
+        join_all(on_panel.into_iter().map(each)).await.into_iter().collect()
+    }
+
+    fn panel_of_ours(&self, deal_id: &DealId, round: u32) -> Result<Vec<Address>, String> {
+        if self.mediators.is_empty() {
+            return Ok(Vec::new());
+        }
+        let deal = load(&self.store, deal_id).map_err(|fault| fault.to_string())?;
+        let current = deal.as_ref().and_then(Deal::dispute).and_then(|dispute| dispute.round.as_ref());
+        let current = current.filter(|current| current.number() == round);
+        let ours = self.addresses().into_iter();
+        Ok(ours.filter(|address| current.is_some_and(|it| it.panel().contains(address))).collect())
+    }
+
+    async fn judge_as(&self, address: Address, deal_id: &DealId, round: u32, again: bool) -> Result<(), String> {
+        let Some(_working) = self.at_work(address, deal_id, round, again).await else { return Ok(()) };
+        let Some(mediator) = self.mediators.iter().find(|mediator| mediator.address() == address) else {
+            return Ok(());
+        };
+        if !self.has_caught_up().await {
+            return Err("the engine stops".into());
+        }
+        let mut pause = RETRY_FIRST;
+        let mut give_up_at = None;
+        let (deal, finding) = loop {
+            let deal = load(&self.store, deal_id).map_err(|fault| fault.to_string())?;
+            let Some(deal) = deal else { return Ok(()) };
+            let stage = inbox::case(&deal, address).filter(|case| case.round == Some(round)).map(|case| case.stage);
+            if !matches!(stage, Some(Stage::Judge | Stage::Artifacts)) {
+                return Ok(());
+            }
+            let Some(deadline) = voting_deadline(&deal) else { return Ok(()) };
+            let now = self.now();
+            if now > deadline {
+                self.missed(&deal, address, round);
+                return Ok(());
+            }
+            if mediator.intended(deal.terms(), round).is_some() {
+                // Settled before a crash: nothing is verified again.
+                break (deal, Finding::inconclusive("", "", None));
+            }
+            let next = self.examine(mediator, &deal, round, deadline).await?;
+            match next {
+                Next::Nothing => return Ok(()),
+                Next::Say(kinds) => {
+                    for kind in kinds {
+                        if self.asks_anew(&deal, &kind) {
+                            let envelope = self.signed(mediator, &deal, kind).await?;
+                            self.voice.say(&envelope, again).await?;
+                        }
+                    }
+                    return Ok(());
+                }
+                Next::Vote(finding) => {
+                    if let Some(fault) = finding.own_fault {
+                        self.counts.fault(&finding.reason_code);
+                        tracing::error!(%deal_id, round, mediator = %address, code = finding.reason_code,
+                            report = finding.report_json, "a fault of this machine; someone must act");
+                        // Half of the time is for trying again, half is left to whoever is drawn next.
+                        let half = now.us() + deadline.us().saturating_sub(now.us()) / 2;
+                        let until = *give_up_at.get_or_insert(half);
+                        if fault == OwnFault::Passing && !self.recorded_time && self.now().us() < until {
+                            self.pause(pause).await?;
+                            pause = (pause * 2).min(RETRY_MAX);
+                            continue;
+                        }
+                    }
+                    break (deal, finding);
+                }
+            }
+        };
+        let entry = {
+            let (mediator, deal) = (mediator.clone(), deal.clone());
+            blocking(move || mediator.intend(&deal, round, &finding)).await?
+        };
+        if !self.may_sign(&entry).await? {
+            return Ok(());
+        }
+        let envelope = {
+            let (mediator, deal, entry) = (mediator.clone(), deal.clone(), entry.clone());
+            blocking(move || mediator.vote(&deal, &entry)).await?
+        };
+        self.voice.say(&envelope, again).await?;
+        self.counts.votes.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(%deal_id, round, mediator = %address, verdict = entry.verdict.word(),
+            code = entry.reason_code, "voted");
+        Ok(())
+    }
+
+    async fn reveal_as(&self, address: Address, deal_id: &DealId, round: u32, again: bool) -> Result<(), String> {
+        let Some(_working) = self.at_work(address, deal_id, round, again).await else { return Ok(()) };
+        let Some(mediator) = self.mediators.iter().find(|mediator| mediator.address() == address) else {
+            return Ok(());
+        };
+        if !self.has_caught_up().await {
+            return Err("the engine stops".into());
+        }
+        let deal = load(&self.store, deal_id).map_err(|fault| fault.to_string())?;
+        let Some(deal) = deal else { return Ok(()) };
+        if inbox::case(&deal, address).is_none_or(|case| (case.stage, case.round) != (Stage::Reveal, Some(round))) {
+            return Ok(());
+        }
+        let revealed = {
+            let mediator = mediator.clone();
+            blocking(move || mediator.reveal(&deal, round)).await?
+        };
+        match revealed {
+            Some(envelope) => self.voice.say(&envelope, again).await,
+            None => {
+                self.counts.signing_refused.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+        }
+    }
+
+    /// Looks into a case with a worker of this machine, within the time that is left.
+    async fn examine(&self, mediator: &Mediator, deal: &Deal, round: u32, deadline: Timestamp) -> Result<Next, String> {
+        let needed_us = self.needed_us(deal);
+        let no_time = |left_us: u64| {
+            self.counts.given_up.fetch_add(1, Ordering::Relaxed);
+            let detail = format!("{} ms are left and about {} ms are needed", left_us / 1000, needed_us / 1000);
+            tracing::warn!(deal_id = %deal.id(), round, detail, "a case is given up early, so that others can be drawn");
+            Next::Vote(Finding::inconclusive(NO_TIME, &detail, None))
+        };
+        let budget = |now: Timestamp| {
+            let margin = MARGIN_US_MAX.min(deal.terms().timeouts.mediate_s.saturating_mul(100_000));
+            deadline.us().saturating_sub(now.us()).saturating_sub(margin)
+        };
+        let left_us = budget(self.now());
+        if !self.recorded_time && needed_us > left_us {
+            return Ok(no_time(left_us));
+        }
+        let turn = self.schedule.turn(deadline, needed_us > LONG_US);
+        let turn = if self.recorded_time {
+            turn.await
+        } else {
+            let patience = Duration::from_micros(left_us - needed_us);
+            tokio::select! {
+                () = self.cancel.cancelled() => return Err("the engine stops".into()),
+                turn = tokio::time::timeout(patience, turn) => match turn {
+                    Ok(turn) => turn,
+                    Err(_) => return Ok(no_time(budget(self.now()))),
+                }
+            }
+        };
+        let wall_ms_max = if self.recorded_time { u64::MAX } else { (budget(self.now()) / 1000).max(1) };
+        let (mediator, deal) = (mediator.clone(), deal.clone());
+        let started = Instant::now();
+        let fuel = deal.submission().map_or(0, |submission| submission.claim.instruction_count);
+        let measures = matches!(deal.terms().method, Method::Reexecution);
+        // The worker is busy until the work ends, whatever becomes of who waits for it.
+        let work = tokio::task::spawn_blocking(move || {
+            let next = mediator.examine(&deal, round, wall_ms_max);
+            drop(turn);
+            next
+        });
+        let next = match work.await {
+            Ok(next) => next,
+            Err(error) => {
+                tracing::error!(%error, "a verification failed with a bug of ours; someone must act");
+                Next::Vote(Finding::inconclusive("executor-fault", "a bug of this machine", Some(OwnFault::Passing)))
+            }
+        };
+        if let Next::Vote(finding) = &next
+            && measures
+            && finding.own_fault.is_none()
+            && fuel > 1_000_000
+        {
+            self.measured(fuel, started.elapsed());
+        }
+        Ok(next)
+    }
+
+    /// How long a case is expected to take, from the fuel that is claimed.
+    fn needed_us(&self, deal: &Deal) -> u64 {
+        let Some(submission) = deal.submission() else { return PLAIN_US };
+        let limits = &deal.terms().job.limits;
+        match deal.terms().method {
+            Method::Reexecution => {
+                let fuel = submission.claim.instruction_count.min(limits.fuel);
+                let us = u128::from(fuel) * u128::from(self.us_per_megafuel.load(Ordering::Relaxed)) / 1_000_000;
+                u64::try_from(us).unwrap_or(u64::MAX).min(limits.wall_ms.saturating_mul(1000)).saturating_add(10_000)
+            }
+            _ => PLAIN_US,
+        }
+    }
+
+    /// Learns how fast this machine is; slow runs count at once, fast ones little by little.
+    fn measured(&self, fuel: u64, took: Duration) {
+        let found = u64::try_from(took.as_micros() * 1_000_000 / u128::from(fuel.max(1))).unwrap_or(u64::MAX).max(1);
+        let known = self.us_per_megafuel.load(Ordering::Relaxed);
+        let next = if found > known { found } else { known - (known - found) / 8 };
+        self.us_per_megafuel.store(next, Ordering::Relaxed);
+    }
+
+    /// Whether this entry may be signed: it is not blocked, and no other machine with this key holds the slot.
+    async fn may_sign(&self, entry: &Entry) -> Result<bool, String> {
+        let refuse = || {
+            self.counts.signing_refused.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(deal_id = %entry.deal_id, round = entry.round, mediator = %entry.mediator,
+                "not signed: another machine with this key has, or may have, signed something else in this round");
+            Ok(false)
+        };
+        if entry.blocked {
+            return refuse();
+        }
+        let slot = entry.slot();
+        let ours = entry.claim();
+        if self.voice.claim(&slot, ours).await? == ours {
+            return Ok(true);
+        }
+        let history = Arc::clone(&self.history);
+        blocking(move || history.block(&slot).map_err(MediatorFault::from)).await?;
+        refuse()
+    }
+
+    async fn signed(&self, mediator: &Mediator, deal: &Deal, kind: proto::event::Kind) -> Result<Envelope, String> {
+        let (mediator, terms) = (mediator.clone(), Arc::clone(deal.terms()));
+        blocking(move || Ok(mediator.sign(&terms, kind))).await
+    }
+
+    fn missed(&self, deal: &Deal, address: Address, round: u32) {
+        self.counts.deadlines_missed.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(deal_id = %deal.id(), round, mediator = %address, "the time to vote is over; nothing was said");
+        self.asked().remove(&(deal.id(), round));
+    }
+
+    /// Rounds that are over ask nothing any more.
+    fn forget_the_finished(&self) {
+        let open: BTreeSet<_> = self
+            .cases()
+            .into_iter()
+            .filter(|case| !matches!(case.stage, Stage::Voted | Stage::NotDrawn | Stage::Decided))
+            .filter_map(|case| Some((case.deal_id, case.round?)))
+            .collect();
+        self.asked().retain(|asked| open.contains(asked));
+    }
+
+    fn now(&self) -> Timestamp {
+        let recorded = Timestamp::from_us(self.activity.clock_us.load(Ordering::SeqCst));
+        if self.recorded_time { recorded } else { now().max(recorded) }
+    }
+
+    async fn pause(&self, pause: Duration) -> Result<(), String> {
+        tokio::select! {
+            () = self.cancel.cancelled() => Err("the engine stops".into()),
+            () = tokio::time::sleep(pause) => Ok(()),
+        }
+    }
+
+    async fn has_caught_up(&self) -> bool {
+        let mut caught_up = self.caught_up.clone();
+        tokio::select! {
+            () = self.cancel.cancelled() => false,
+            caught_up = caught_up.wait_for(|caught_up| *caught_up) => caught_up.is_ok(),
+        }
+    }
+
+    fn asked(&self) -> std::sync::MutexGuard<'_, BTreeSet<(DealId, u32)>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the place at a case. Where somebody is at work: nothing for a sweep, which comes again; an effect waits, so that
+    /// what woke it is seen.
+    async fn at_work(&self, address: Address, deal_id: &DealId, round: u32, sweeps: bool) -> Option<Working<'_>> {
+        let on = (*deal_id, round, address);
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if self.working.lock().unwrap_or_else(PoisonError::into_inner).insert(on) {
+                return Some(Working { desk: self, on });
+            }
+            if sweeps {
+                return None;
+            }
+            tokio::select! {
+                () = self.cancel.cancelled() => return None,
+                () = freed => {}
+            }
+        }
+    }
+
+    /// Whether nobody here has asked for the same artifact a moment ago.
+    fn asks_anew(&self, deal: &Deal, kind: &proto::event::Kind) -> bool {
+        let proto::event::Kind::ArtifactRequested(asked) = kind else { return true };
+        let mut requested = self.requested.lock().unwrap_or_else(PoisonError::into_inner);
+        requested.retain(|_, at| at.elapsed() < SWEEP_EVERY);
+        requested.insert((deal.id(), asked.artifact.clone()), Instant::now()).is_none()
+    }
+}
+
+/// Somebody at work; the place is free again when dropped.
+struct Working<'a> {
+    desk: &'a Desk,
+    on: (DealId, u32, Address),
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.desk.working.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.on);
+        self.desk.freed.notify_waiters();
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, MediatorFault> + Send + 'static,
+) -> Result<T, String> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?;
+    done.map_err(|fault| fault.to_string())
+}
