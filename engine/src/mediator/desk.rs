@@ -21,7 +21,7 @@ use futures::future::{BoxFuture, join_all};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tribunal_core::{Deal, voting_deadline};
-use tribunal_events::{Address, DealId, Envelope, Method, Timestamp, proto};
+use tribunal_events::{Address, DealId, Envelope, Method, Timestamp, VerdictKind, proto};
 
 use super::{
     Finding, Mediator, MediatorFault, NO_TIME, Next, OwnFault,
@@ -48,6 +48,8 @@ const MARGIN_US_MAX: u64 = 2_000_000;
 const LONG_US: u64 = 2_000_000;
 /// What is expected of a machine before it was measured, in fuel a second.
 const FUEL_PER_S: u64 = 200_000_000;
+/// With less time left nothing is started.
+const NEEDED_US_MIN: u64 = 10_000;
 /// What is expected of a check that burns no fuel.
 const PLAIN_US: u64 = 500_000;
 
@@ -421,23 +423,27 @@ impl Desk {
             deadline.us().saturating_sub(now.us()).saturating_sub(margin)
         };
         let left_us = budget(self.now());
-        if !self.recorded_time && needed_us > left_us {
+        if !self.recorded_time && left_us < NEEDED_US_MIN {
             return Ok(no_time(left_us));
         }
+        // The count is the provider's word, perhaps inflated to scare mediators away: what looks too long is tried all the
+        // same, for half of the time, so that the other half is left to whoever is drawn next.
+        let looks_too_long = needed_us > left_us;
         let turn = self.schedule.turn(deadline, needed_us > LONG_US);
         let turn = if self.recorded_time {
             turn.await
         } else {
-            let patience = Duration::from_micros(left_us - needed_us);
+            let patience = if looks_too_long { left_us / 4 } else { left_us - needed_us };
             tokio::select! {
                 () = self.cancel.cancelled() => return Err("the engine stops".into()),
-                turn = tokio::time::timeout(patience, turn) => match turn {
+                turn = tokio::time::timeout(Duration::from_micros(patience.max(NEEDED_US_MIN)), turn) => match turn {
                     Ok(turn) => turn,
                     Err(_) => return Ok(no_time(budget(self.now()))),
                 }
             }
         };
-        let wall_ms_max = if self.recorded_time { u64::MAX } else { (budget(self.now()) / 1000).max(1) };
+        let left_us = if looks_too_long { budget(self.now()) / 2 } else { budget(self.now()) };
+        let wall_ms_max = if self.recorded_time { u64::MAX } else { (left_us / 1000).max(1) };
         let (mediator, deal) = (mediator.clone(), deal.clone());
         let started = Instant::now();
         let fuel = deal.submission().map_or(0, |submission| submission.claim.instruction_count);
@@ -455,14 +461,20 @@ impl Desk {
                 Next::Vote(Finding::inconclusive("executor-fault", "a bug of this machine", Some(OwnFault::Passing)))
             }
         };
-        if let Next::Vote(finding) = &next
-            && measures
-            && finding.own_fault.is_none()
-            && fuel > 1_000_000
-        {
-            self.measured(fuel, started.elapsed());
+        match next {
+            Next::Vote(finding)
+                if finding.reason_code == "operator-limit" && started.elapsed().as_micros() >= u128::from(left_us) =>
+            {
+                Ok(no_time(left_us))
+            }
+            Next::Vote(finding) => {
+                if measures && finding.verdict != VerdictKind::Inconclusive && fuel > 1_000_000 {
+                    self.measured(fuel, started.elapsed());
+                }
+                Ok(Next::Vote(finding))
+            }
+            next => Ok(next),
         }
-        Ok(next)
     }
 
     /// How long a case is expected to take, from the fuel that is claimed.

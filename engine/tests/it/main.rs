@@ -8,6 +8,7 @@ mod crash;
 mod demo;
 mod http;
 mod mediator;
+mod operate;
 mod service;
 mod store;
 mod submit;
