@@ -118,6 +118,10 @@ pub struct MediatorConfig {
     /// What it means to sign; absent: beside the store, `<store.path>.history.jsonl`. Never inside of it, so that a restored
     /// store does not bring back an old history.
     pub history: Option<PathBuf>,
+    /// Engines of others whose record is followed, `http://host:port`: their cases that name or draw this key are judged too.
+    pub follow: Vec<String>,
+    /// Bearer token for speaking to them, where they want one.
+    pub follow_token: Option<String>,
     /// Seconds that a shutdown gives to cases at work; the rest is resumed at the next start.
     pub grace_s: u64,
 }
@@ -143,6 +147,13 @@ pub struct HttpConfig {
 }
 
 impl Config {
+    /// Where the copies of followed records are: beside the store, `<store.path>.followed`.
+    pub fn followed(&self) -> PathBuf {
+        let mut name = self.store.path.file_name().unwrap_or_default().to_owned();
+        name.push(".followed");
+        self.store.path.with_file_name(name)
+    }
+
     /// Where the signing history is.
     pub fn signing_history(&self) -> PathBuf {
         self.mediator.history.clone().unwrap_or_else(|| History::default_path(&self.store.path))
@@ -151,7 +162,7 @@ impl Config {
 
 impl Default for MediatorConfig {
     fn default() -> Self {
-        Self { keystore: None, password_file: None, history: None, grace_s: 20 }
+        Self { keystore: None, password_file: None, history: None, follow: Vec::new(), follow_token: None, grace_s: 20 }
     }
 }
 

@@ -123,6 +123,7 @@ impl Engine {
                     voice: Arc::new(OnBus { bus: Arc::clone(&bus), recorded }),
                     mediators: mediators.into_iter().map(mediator).collect::<Result<_, _>>()?,
                     history: Arc::clone(&history),
+                    counts: Arc::default(),
                     schedule: Schedule::new(workers),
                     activity: Arc::clone(&activity),
                     recorded_time: settings.recorded_time,

@@ -140,6 +140,12 @@ impl Examiner {
         }
     }
 
+    /// The deal so far, where everything in it fits.
+    pub fn sound(&self) -> Option<&Deal> {
+        let sound = self.examined.replayed && self.examined.findings.discrepancy_count == 0;
+        self.examined.deal.as_ref().filter(|_| sound)
+    }
+
     /// Where to add what is found outside the records.
     pub const fn findings(&mut self) -> &mut Findings {
         &mut self.examined.findings

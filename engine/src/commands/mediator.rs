@@ -1,7 +1,9 @@
 //! `tribunal mediator …`: what the operator of a mediator does: stake, inbox, history, record, watch. One module a
 //! subcommand.
 
-mod inbox;
+mod history;
+pub mod inbox;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -21,6 +23,10 @@ pub struct Args {
 enum Mediator {
     /// Cases that name or draw this mediator, the most urgent first.
     Inbox(inbox::Args),
+    /// What this machine's keys signed or mean to sign: list, export, import.
+    History(history::Args),
+    /// Check finished cases of others again, and say what does not fit.
+    Watch(watch::Args),
 }
 
 /// Runs the command.
@@ -30,5 +36,7 @@ enum Mediator {
 pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     match args.command {
         Mediator::Inbox(args) => inbox::run(args, json),
+        Mediator::History(args) => history::run(args, json),
+        Mediator::Watch(args) => watch::run(args, json).await,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
+use tokio_util::sync::CancellationToken;
 use tribunal_contracts::{Addresses, Chain, JsonRpcChain};
 use tribunal_events::{Domain, SigningKey};
 use tribunal_verifiers::{ArtifactSource, OperatorLimits, Service};
@@ -9,11 +10,17 @@ use tribunal_verifiers::{ArtifactSource, OperatorLimits, Service};
 use crate::{
     bus::{Bus, InProcessBus, InProcessLimits, NatsBus, NatsConfig},
     config::{self, Config},
+    effects::Activity,
     engine::{Engine, Parts, now},
     failure::Failure,
+    follow::{Follower, Judging, OverHttp},
     http::HttpState,
     keystore,
-    mediator::history::History,
+    mediator::{
+        Mediator,
+        desk::{self, Desk},
+        history::History,
+    },
     partition::Settings,
     play_money::PlayMoney,
     store::Store,
@@ -56,11 +63,11 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
     crate::commands::logs("info");
     let store = Store::open(&config.store.path, config.store.fsync.into()).map_err(Failure::unavailable)?;
     let operator = operator(&config)?;
-    let mediators = match &config.mediator.keystore {
+    let judges = match &config.mediator.keystore {
         Some(path) => vec![keystore::load(path, config.mediator.password_file.as_deref())?],
         None => Vec::new(),
     };
-    let history = match &mediators[..] {
+    let history = match &judges[..] {
         [] => None,
         _ => Some(Arc::new(History::open(config.signing_history()).map_err(Failure::unavailable)?)),
     };
@@ -93,7 +100,7 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
         operator = %operator.address(), bus = bus.describe(), chain = chain.describe(),
         escrow = %chain.escrow(), store = %config.store.path.display(), "engine starts"
     );
-    for mediator in &mediators {
+    for mediator in &judges {
         tracing::info!(mediator = %mediator.address(), "judges cases that name or draw this key");
     }
     let domains = vec![Domain::new(chain.chain_id(), chain.escrow())];
@@ -104,15 +111,16 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
         verifier: Arc::clone(&verifier),
         artifacts: Arc::clone(&artifacts),
         settings: Settings { operator: operator.clone(), domains, recorded_time: false },
-        mediators,
-        history,
+        mediators: judges.clone(),
+        history: history.clone(),
         workers: config.verifiers.workers,
     })
     .await
     .map_err(Failure::unavailable)?;
+    let followed = follow(&config, &engine, &judges, history.as_ref(), &verifier, &artifacts)?;
     let state = http_state(&engine, &verifier, &artifacts, &operator, config.http.token.clone())
         .with_store_hint(config.store.path.display().to_string());
-    let cancel = tokio_util::sync::CancellationToken::new();
+    let cancel = CancellationToken::new();
     let service =
         nats.map(|nats| tokio::spawn(crate::service::serve(nats.client().clone(), state.clone(), cancel.clone())));
     let listener = tokio::net::TcpListener::bind(config.http.listen)
@@ -129,8 +137,76 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
     {
         tracing::error!(%fault, "the NATS service did not run");
     }
-    engine.shutdown(Duration::from_secs(config.mediator.grace_s)).await;
+    let grace = Duration::from_secs(config.mediator.grace_s);
+    tokio::join!(engine.shutdown(grace), followed.shutdown(grace));
     outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// Records of other engines that are followed.
+struct Followed {
+    cancel: CancellationToken,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Followed {
+    /// Gives what is at work `grace` to finish.
+    async fn shutdown(self, grace: Duration) {
+        self.cancel.cancel();
+        let all = futures::future::join_all(self.tasks);
+        // What is not finished by then is resumed at the next start.
+        let _ = tokio::time::timeout(grace, all).await;
+    }
+}
+
+/// Follows every record that the settings name, and judges from it.
+fn follow(
+    config: &Config,
+    engine: &Engine,
+    judges: &[SigningKey],
+    history: Option<&Arc<History>>,
+    verifier: &Arc<Service>,
+    artifacts: &Arc<dyn ArtifactSource>,
+) -> Result<Followed, Failure> {
+    let mut followed = Followed { cancel: CancellationToken::new(), tasks: Vec::new() };
+    let urls = &config.mediator.follow;
+    let (Some(history), Some(own)) = (history, engine.desk()) else {
+        return match urls.first() {
+            None => Ok(followed),
+            Some(_) => Err(Failure::config("mediator.follow needs mediator.keystore: nothing here judges")),
+        };
+    };
+    for url in urls {
+        let follower = Follower::open(url, &Follower::folder(&config.followed(), url)).map_err(Failure::unavailable)?;
+        let mediator = |key: &SigningKey| {
+            let (verifier, artifacts) = (Arc::clone(verifier), Arc::clone(artifacts));
+            Mediator::new(key.clone(), follower.store().clone(), Arc::clone(history), verifier, artifacts)
+        };
+        let mediators = judges.iter().map(mediator).collect::<Result<_, _>>().map_err(Failure::unavailable)?;
+        let voice = OverHttp::new(url, config.mediator.follow_token.clone()).map_err(Failure::config)?;
+        let (caught_up, has_caught_up) = tokio::sync::watch::channel(false);
+        let activity = Arc::new(Activity::default());
+        let desk = Desk::new(desk::Parts {
+            store: follower.store().clone(),
+            voice: Arc::new(voice),
+            mediators,
+            history: Arc::clone(history),
+            counts: Arc::clone(own.counts()),
+            schedule: Arc::clone(own.schedule()),
+            activity: Arc::clone(&activity),
+            recorded_time: false,
+            caught_up: has_caught_up,
+            cancel: followed.cancel.clone(),
+        });
+        let (connected, cancel) = (Arc::default(), followed.cancel.clone());
+        let judging = Judging { follower, desk, activity, caught_up, connected, cancel };
+        tracing::info!(url, "follows this record and judges its cases too");
+        followed.tasks.push(tokio::spawn(async move {
+            if let Err(fault) = judging.run().await {
+                tracing::error!(%fault, "a record is not followed any more; someone must act");
+            }
+        }));
+    }
+    Ok(followed)
 }
 
 /// What HTTP and the NATS service answer from.

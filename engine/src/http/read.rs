@@ -132,6 +132,7 @@ pub fn record(record: &Record) -> Value {
         "event_id": record.event_id,
         "kind": kind,
         "recorded_at": record.recorded_at.to_string(),
+        "recorded_at_us": record.recorded_at.us().to_string(),
         "signer": format!("{:#x}", record.signer),
         "previous": record.previous,
         "link": record.link,

@@ -151,6 +151,8 @@ pub struct Parts {
     pub mediators: Vec<Mediator>,
     /// What they mean to sign.
     pub history: Arc<History>,
+    /// What happened so far; shared by the desks of one process.
+    pub counts: Arc<Counts>,
     /// The machine's workers.
     pub schedule: Arc<Schedule>,
     /// The record's clock.
@@ -166,7 +168,8 @@ pub struct Parts {
 impl Desk {
     /// Opens a desk.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { store, voice, mediators, history, schedule, activity, recorded_time, caught_up, cancel } = parts;
+        let Parts { store, voice, mediators, history, counts, schedule, activity, recorded_time, caught_up, cancel } =
+            parts;
         Arc::new(Self {
             store,
             voice,
@@ -176,7 +179,7 @@ impl Desk {
             activity,
             recorded_time,
             caught_up,
-            counts: Arc::default(),
+            counts,
             cancel,
             asked: Mutex::default(),
             working: Mutex::default(),
@@ -189,6 +192,11 @@ impl Desk {
     /// What happened here.
     pub const fn counts(&self) -> &Arc<Counts> {
         &self.counts
+    }
+
+    /// The machine's workers.
+    pub const fn schedule(&self) -> &Arc<Schedule> {
+        &self.schedule
     }
 
     /// The keys that judge here.

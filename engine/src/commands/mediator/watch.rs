@@ -1,0 +1,158 @@
+//! `tribunal mediator watch`.
+
+use std::{collections::BTreeSet, path::PathBuf, process::ExitCode, sync::Arc};
+
+use tribunal_events::DealId;
+use tribunal_verifiers::{ArtifactSource, OperatorLimits, Service};
+
+use crate::{
+    artifacts,
+    config::{self, Config},
+    failure::Failure,
+    follow::Follower,
+    store::Store,
+    watch::{Alarm, check},
+};
+
+/// Somebody must look at a case.
+const EXIT_ALARM: u8 = 1;
+
+/// Check finished cases of others again, and say what does not fit.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Follows a record until Ctrl-C and checks every case as it ends. Exit codes with --once or --store: 0 nothing to look at, 1 alarms.\n\nExample:\n  tribunal mediator watch --follow https://operator.example --artifacts data\n  tribunal mediator watch --store tribunal-data --artifacts fixtures"
+)]
+pub struct Args {
+    /// The engine to watch, `http://host:port`.
+    #[arg(long, value_name = "URL", conflicts_with = "store", required_unless_present = "store")]
+    follow: Option<String>,
+    /// Where the copy of its record is kept.
+    #[arg(long, value_name = "DIR", default_value = "tribunal-watched")]
+    copy: PathBuf,
+    /// Check what is there, then stop.
+    #[arg(long)]
+    once: bool,
+    /// A store to check, instead of somebody's record.
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Where modules and data are; may be given more than once. Default: verifiers.artifacts of the configuration.
+    #[arg(long, value_name = "DIR")]
+    artifacts: Vec<PathBuf>,
+    /// The configuration; default: tribunal.toml if it is there.
+    #[arg(long)]
+    config: Option<PathBuf>,
+}
+
+/// What checking needs.
+struct Watch {
+    service: Service,
+    source: Arc<dyn ArtifactSource>,
+    json: bool,
+    cases: u64,
+    alarms: u64,
+}
+
+impl Watch {
+    fn check(&mut self, store: &Store, deal_id: &DealId) -> Result<(), Failure> {
+        let found = check(store, deal_id, &self.service, self.source.as_ref()).map_err(Failure::unavailable)?;
+        self.cases += 1;
+        self.alarms += found.iter().filter(|alarm| alarm.is_alarm()).count() as u64;
+        for alarm in &found {
+            self.print(alarm);
+        }
+        Ok(())
+    }
+
+    fn print(&self, alarm: &Alarm) {
+        if self.json {
+            println!("{}", serde_json::to_string(alarm).expect("an alarm has a JSON form"));
+            return;
+        }
+        let word = if alarm.is_alarm() { "ALARM" } else { "note" };
+        let position = alarm.position.map_or_else(String::new, |position| format!(", position {position}"));
+        println!("{word} {}: deal {}{position}: {}", alarm.code, alarm.deal_id, alarm.what);
+    }
+
+    fn end(&self) -> ExitCode {
+        if !self.json {
+            println!("{} cases checked, {} alarms", self.cases, self.alarms);
+        }
+        ExitCode::from(if self.alarms == 0 { 0 } else { EXIT_ALARM })
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// 69 where the record cannot be read, or is told otherwise than before.
+pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
+    crate::commands::logs("warn");
+    let (config, _): (Config, _) = config::load(args.config.as_ref(), &[])?;
+    let folders = if args.artifacts.is_empty() { &config.verifiers.artifacts } else { &args.artifacts };
+    let source = artifacts::folders(folders)?;
+    let it = &config.verifiers;
+    let limits = OperatorLimits {
+        fuel_max: it.fuel_max,
+        memory_bytes_max: it.memory_bytes_max,
+        output_bytes_max: it.output_bytes_max,
+        wall_ms_max: it.wall_ms_max,
+    };
+    let service = Service::new(limits, vec![Arc::clone(&source)]);
+    let mut watch = Watch { service, source, json, cases: 0, alarms: 0 };
+    let Some(url) = &args.follow else {
+        let path = args.store.unwrap_or_default();
+        let store = Store::open_read_only(&path).map_err(Failure::unavailable)?;
+        for entry in store.deals() {
+            let (deal_id, head) = entry.map_err(Failure::unavailable)?;
+            if !head.open {
+                watch.check(&store, &deal_id)?;
+            }
+        }
+        return Ok(watch.end());
+    };
+    let mut follower = Follower::open(url, &Follower::folder(&args.copy, url)).map_err(Failure::unavailable)?;
+    let store = follower.store().clone();
+    // What a copy from an earlier run holds was checked then.
+    let mut told = BTreeSet::new();
+    loop {
+        let mut failed = None;
+        let end = match follower.end().await {
+            Ok(end) => end,
+            Err(fault) if fault.retry_helps() && !args.once => {
+                eprintln!("tribunal: {fault}; asking again");
+                0
+            }
+            Err(fault) => return Err(Failure::unavailable(fault)),
+        };
+        if args.once && store.last_position() >= end {
+            return Ok(watch.end());
+        }
+        let read = follower.read(|news| {
+            let deal_id = news.record.deal_id;
+            // A deal that does not fit the rules is told of once, whatever follows in it.
+            let over = match &news.deal {
+                Some(deal) => deal.is_settled(),
+                None => told.insert(deal_id),
+            };
+            if over {
+                failed = tokio::task::block_in_place(|| watch.check(&store, &deal_id)).err();
+            }
+            failed.is_none() && !(args.once && news.record.position >= end)
+        });
+        let read = tokio::select! {
+            read = read => read,
+            () = crate::commands::stopped() => return Ok(watch.end()),
+        };
+        if let Some(failure) = failed {
+            return Err(failure);
+        }
+        match read {
+            Ok(()) => {}
+            Err(fault) if fault.retry_helps() && !args.once => {
+                eprintln!("tribunal: {fault}; asking again");
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            }
+            Err(fault) => return Err(Failure::unavailable(fault)),
+        }
+    }
+}

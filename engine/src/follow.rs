@@ -1,0 +1,388 @@
+//! Follows the record of somebody else's engine: what an independent mediator judges from, and what a watcher checks.
+//!
+//! A [`Follower`] reads the operator's stream of recorded events over HTTP into a store of its own, byte for byte: the same
+//! positions, the same links. Nothing is believed: every record passes the same examination as an audit before anything is
+//! done about it, and a record that the operator later tells otherwise does not fit the chain.
+//!
+//! **Invariant:** a deal whose record does not fit the rules is kept as evidence and never judged.
+//! **Invariant:** what an operator served once it cannot take back: a log that differs stops the following.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use serde::Deserialize;
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tribunal_core::{Deal, EffectKind, react};
+use tribunal_events::{Address, ChainLink, DealId, Envelope, EventId, Timestamp};
+
+use crate::{
+    audit::Examiner,
+    effects::Activity,
+    mediator::{
+        desk::{Desk, Voice},
+        history::Slot,
+    },
+    store::{Append, Fsync, NewRecord, Record, Store, StoreFault, StreamAppend, record_bytes},
+    submit::{HttpSender, Operators, Patience},
+};
+
+/// Wait before a connection is made anew.
+const AGAIN: Duration = Duration::from_secs(1);
+/// A record as JSON at most, in bytes.
+const LINE_BYTES_MAX: usize = 8 << 20;
+/// Silence after which a connection counts as dead; the service sends a sign of life every 15 seconds.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// Deals whose examination is kept in memory at most; others are examined from their beginning when they move.
+const EXAMINED_MAX: usize = 10_000;
+
+/// Why a record cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowFault {
+    /// The own copy failed.
+    #[error(transparent)]
+    Store(#[from] StoreFault),
+    /// The service is away, or answers what is no stream of events.
+    #[error("{url}: {what}")]
+    Service {
+        /// Whose record.
+        url: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The operator tells another history than it told before.
+    #[error("{url} tells another history than before at position {position}: {what}; keep the copy, it is evidence")]
+    Rewritten {
+        /// Whose record.
+        url: String,
+        /// Where.
+        position: u64,
+        /// What differs.
+        what: String,
+    },
+}
+
+impl FollowFault {
+    /// Whether asking again may help.
+    pub const fn retry_helps(&self) -> bool {
+        matches!(self, Self::Service { .. })
+    }
+}
+
+/// A record as the service sends it.
+#[derive(Deserialize)]
+struct Told {
+    position: u64,
+    version: u64,
+    deal_id: DealId,
+    recorded_at_us: String,
+    signer: Address,
+    link: ChainLink,
+    envelope: serde_json::Value,
+}
+
+/// What a new record means.
+pub struct News {
+    /// The record, which is durable in the own copy.
+    pub record: Record,
+    /// The deal after it, where everything in its record fits.
+    pub deal: Option<Deal>,
+}
+
+/// A copy of somebody's record that goes on.
+pub struct Follower {
+    url: String,
+    client: reqwest::Client,
+    store: Store,
+    examined: BTreeMap<DealId, Examiner>,
+}
+
+impl Follower {
+    /// Follows the engine at `url`, `http://host:port`, into a store at `folder`.
+    ///
+    /// # Errors
+    /// Where the copy cannot be opened, or the address is none.
+    pub fn open(url: &str, folder: &Path) -> Result<Self, FollowFault> {
+        let url = url.trim_end_matches('/').to_owned();
+        tribunal_contracts::install_tls();
+        let client = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(5))
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| FollowFault::Service { url: url.clone(), what: error.to_string() })?;
+        let store = Store::open(folder, Fsync::Group)?;
+        Ok(Self { url, client, store, examined: BTreeMap::new() })
+    }
+
+    /// Where the copy of an engine's record is kept below a folder.
+    pub fn folder(below: &Path, url: &str) -> PathBuf {
+        let host = url.split_once("://").map_or(url, |(_, rest)| rest);
+        let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' };
+        below.join(host.trim_end_matches('/').chars().map(plain).collect::<String>())
+    }
+
+    /// The copy.
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Position of the last record that the service holds.
+    ///
+    /// # Errors
+    /// Where it does not say.
+    pub async fn end(&self) -> Result<u64, FollowFault> {
+        let url = format!("{}/api/v1/deals?limit=1", self.url);
+        let answer = self.client.get(url).timeout(Duration::from_secs(10)).send().await;
+        let json: serde_json::Value = match answer.and_then(reqwest::Response::error_for_status) {
+            Ok(answer) => answer.json().await.map_err(|error| self.service(&error))?,
+            Err(error) => return Err(self.service(&error)),
+        };
+        json["log_position"].as_u64().ok_or_else(|| self.service(&"it tells no log position"))
+    }
+
+    /// Reads the stream from where the copy ends until the connection ends or `take` says stop; `take` hears of every record
+    /// once it is in the copy.
+    ///
+    /// # Errors
+    /// [`FollowFault::retry_helps`] says whether to go on.
+    pub async fn read(&mut self, mut take: impl FnMut(News) -> bool) -> Result<(), FollowFault> {
+        let url = format!("{}/api/v1/events/stream?after={}", self.url, self.store.last_position());
+        let answer = self.client.get(url).send().await.and_then(reqwest::Response::error_for_status);
+        let mut answer = answer.map_err(|error| self.service(&error))?;
+        let (mut buffer, mut scanned) = (Vec::new(), 0);
+        loop {
+            let chunk = tokio::time::timeout(SILENCE_MAX, answer.chunk()).await;
+            let chunk = chunk.map_err(|_| self.service(&"it has fallen silent"))?;
+            let Some(chunk) = chunk.map_err(|error| self.service(&error))? else { return Ok(()) };
+            buffer.extend_from_slice(&chunk);
+            let mut told = Vec::new();
+            let mut start = 0;
+            while let Some(length) = buffer[scanned.max(start)..].iter().position(|byte| *byte == b'\n') {
+                let end = scanned.max(start) + length;
+                if let Some(data) = buffer[start..end].strip_prefix(b"data:") {
+                    let data: Told = serde_json::from_slice(data.trim_ascii()).map_err(|error| self.service(&error))?;
+                    told.push(data);
+                }
+                (start, scanned) = (end + 1, end + 1);
+            }
+            buffer.drain(..start);
+            scanned = buffer.len();
+            if scanned > LINE_BYTES_MAX {
+                return Err(self.service(&"a line of its stream is too long"));
+            }
+            for told in told {
+                let news = self.take(told)?;
+                if !take(news) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, told: Told) -> Result<News, FollowFault> {
+        let position = self.store.last_position() + 1;
+        let rewritten = |what: String| FollowFault::Rewritten { url: self.url.clone(), position, what };
+        let head = self.store.head(&told.deal_id)?;
+        let version = head.map_or(1, |head| head.version + 1);
+        if (told.position, told.version) != (position, version) {
+            let what = format!(
+                "position {position} and version {version} of deal {} come next, not {} and {}",
+                told.deal_id, told.position, told.version
+            );
+            return Err(rewritten(what));
+        }
+        let envelope = Envelope::decode(told.envelope.to_string().as_bytes());
+        let envelope = envelope.map_err(|error| rewritten(error.to_string()))?;
+        let at_us = told.recorded_at_us.parse().map_err(|_| rewritten("its time is no number".into()))?;
+        let mut record = Record {
+            position,
+            version,
+            deal_id: told.deal_id,
+            event_id: envelope.event_id(),
+            recorded_at: Timestamp::from_us(at_us),
+            signer: told.signer,
+            envelope,
+            previous: head.map_or(ChainLink::GENESIS, |head| head.link),
+            link: ChainLink::GENESIS,
+        };
+        record.link = record.previous.extend(&record_bytes(&record));
+        if record.link != told.link {
+            return Err(rewritten(format!("its record is linked by {}, ours by {}", told.link, record.link)));
+        }
+        self.examine(&record)?;
+        let deal = self.examined.get(&record.deal_id).and_then(Examiner::sound).cloned();
+        let append = StreamAppend {
+            deal_id: record.deal_id,
+            expected_version: version - 1,
+            records: vec![NewRecord {
+                envelope: record.envelope.clone(),
+                signer: record.signer,
+                recorded_at: record.recorded_at,
+            }],
+            // Whoever lists open deals folds them: only what fits is open.
+            open: deal.as_ref().is_some_and(|deal| !deal.is_settled()),
+            snapshot: None,
+        };
+        self.store.append(Append { streams: vec![append], ..Append::default() })?;
+        if deal.as_ref().is_none_or(Deal::is_settled) {
+            self.examined.remove(&record.deal_id);
+        }
+        Ok(News { record, deal })
+    }
+
+    /// Takes the record into its deal's examination, which is made from the copy where it is not in memory.
+    fn examine(&mut self, record: &Record) -> Result<(), FollowFault> {
+        if !self.examined.contains_key(&record.deal_id) {
+            if self.examined.len() >= EXAMINED_MAX {
+                self.examined.pop_first();
+            }
+            let mut examiner = Examiner::new(record.deal_id);
+            for earlier in self.store.stream(&record.deal_id, 1) {
+                examiner.take(&earlier?);
+            }
+            self.examined.insert(record.deal_id, examiner);
+        }
+        let examiner = self.examined.get_mut(&record.deal_id).expect("put there above");
+        let was_sound = record.version == 1 || examiner.sound().is_some();
+        examiner.take(record);
+        if was_sound && examiner.sound().is_none() {
+            let first = examiner.findings().discrepancies.first();
+            let first = first.map(|it| format!("{}: expected {}, found {}", it.code, it.expected, it.found));
+            let first = first.unwrap_or_default();
+            tracing::error!(deal_id = %record.deal_id, position = record.position, first,
+                "the operator's record of this deal does not fit the rules; it is not judged, someone must act");
+        }
+        Ok(())
+    }
+
+    fn service(&self, what: &dyn std::fmt::Display) -> FollowFault {
+        FollowFault::Service { url: self.url.clone(), what: what.to_string() }
+    }
+}
+
+/// A voice that is heard over the operator's HTTP API. It shares no bus with other machines, so nothing holds a slot but the
+/// own signing history: use a key on one machine only.
+pub struct OverHttp {
+    sender: HttpSender,
+}
+
+impl OverHttp {
+    /// A voice to the engine at `url`.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with the address.
+    pub fn new(url: &str, token: Option<String>) -> Result<Self, String> {
+        HttpSender::new(url, token, Patience::default()).map(|sender| Self { sender })
+    }
+}
+
+impl Voice for OverHttp {
+    fn say<'a>(&'a self, envelope: &'a Envelope, _again: bool) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            let answer = self.sender.send(envelope, &Operators::default()).await.map_err(|fault| fault.to_string())?;
+            if !answer.is_recorded() {
+                let event_id: EventId = envelope.event_id();
+                tracing::warn!(%event_id, code = answer.receipt.reason_code, reason = answer.receipt.reason,
+                    "what this mediator said was refused");
+            }
+            Ok(())
+        })
+    }
+
+    fn claim<'a>(&'a self, _slot: &'a Slot, claim: [u8; 32]) -> BoxFuture<'a, Result<[u8; 32], String>> {
+        Box::pin(async move { Ok(claim) })
+    }
+}
+
+/// Follows a record and lets a desk judge from it, until cancelled.
+pub struct Judging {
+    /// The copy.
+    pub follower: Follower,
+    /// Where the mediators work; over the copy's store.
+    pub desk: Arc<Desk>,
+    /// The record's clock.
+    pub activity: Arc<Activity>,
+    /// Becomes true once the copy has what the service held when it was first reached.
+    pub caught_up: watch::Sender<bool>,
+    /// Whether the record is being read.
+    pub connected: Arc<AtomicBool>,
+    /// Ends it.
+    pub cancel: CancellationToken,
+}
+
+impl Judging {
+    /// Runs until cancelled, or until the record cannot be followed any more.
+    ///
+    /// # Errors
+    /// A fault that asking again does not cure; someone must act.
+    pub async fn run(mut self) -> Result<(), FollowFault> {
+        let tasks = TaskTracker::new();
+        tasks.spawn(Arc::clone(&self.desk).sweep());
+        let ended = loop {
+            let cancel = self.cancel.clone();
+            let once = tokio::select! {
+                () = cancel.cancelled() => break Ok(()),
+                once = self.once(&tasks) => once,
+            };
+            self.connected.store(false, Ordering::SeqCst);
+            match once {
+                Err(fault) if !fault.retry_helps() => break Err(fault),
+                Err(fault) => tracing::warn!(%fault, "the record is asked for again"),
+                Ok(()) => {}
+            }
+            tokio::select! {
+                () = self.cancel.cancelled() => break Ok(()),
+                () = tokio::time::sleep(AGAIN) => {}
+            }
+        };
+        tasks.close();
+        tasks.wait().await;
+        ended
+    }
+
+    async fn once(&mut self, tasks: &TaskTracker) -> Result<(), FollowFault> {
+        let Self { follower, desk, activity, caught_up, connected, .. } = self;
+        let end = follower.end().await?;
+        if follower.store().last_position() >= end {
+            caught_up.send_replace(true);
+        }
+        connected.store(true, Ordering::SeqCst);
+        follower
+            .read(|news| {
+                activity.clock_us.fetch_max(news.record.recorded_at.us(), Ordering::SeqCst);
+                if news.record.position >= end {
+                    caught_up.send_replace(true);
+                }
+                let Some(deal) = news.deal else { return true };
+                let Ok(parsed) = news.record.envelope.parse() else { return true };
+                for effect in react(&deal, &parsed.into_kind(), news.record.signer) {
+                    let (desk, deal_id) = (Arc::clone(desk), deal.id());
+                    let work = async move {
+                        match effect.kind {
+                            EffectKind::Judge { round } => desk.judge(&deal_id, round).await,
+                            EffectKind::RevealVotes { round } => desk.reveal(&deal_id, round).await,
+                            _ => Ok(()),
+                        }
+                    };
+                    if !effect.kind.is_chain() && effect.kind != EffectKind::Publish {
+                        tasks.spawn(async move {
+                            // What fails here the desk's sweep does again.
+                            if let Err(problem) = work.await {
+                                tracing::warn!(%deal_id, problem, "a case will be tried again");
+                            }
+                        });
+                    }
+                }
+                true
+            })
+            .await
+    }
+}
