@@ -323,10 +323,13 @@ async fn of_two_machines_with_one_key_one_signs() {
     }
 }
 
+/// What two verdicts must have in common to be the same.
+type SaidVerdict = (VerdictKind, u64, B256);
+
 /// What a key was heard to say, by slot.
 #[derive(Default)]
 struct Said {
-    verdicts: BTreeMap<(DealId, u32), BTreeSet<(VerdictKind, u64, B256)>>,
+    verdicts: BTreeMap<(DealId, u32), BTreeSet<SaidVerdict>>,
     commitments: BTreeMap<(DealId, u32), BTreeSet<Vec<u8>>>,
 }
 
@@ -452,7 +455,7 @@ async fn five_hundred_kills_two_old_backups_and_two_second_engines_sign_nothing_
             Script::new(if number % 2 == 0 { terms.build() } else { terms.drawn(&["m1"], 1, 1, 0).build() })
         })
         .collect();
-    let is_cheat = |number: usize| number % 3 == 0;
+    let is_cheat = |number: usize| number.is_multiple_of(3);
     let publish = |number: usize, after: Duration| {
         let (bus, script) = (Arc::clone(&bus), scripts[number].clone());
         tokio::spawn(async move {
