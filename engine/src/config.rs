@@ -111,10 +111,14 @@ pub struct VerifiersConfig {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MediatorConfig {
-    /// Its keystore; absent: this engine judges nothing.
+    /// Its keystore; absent, and no signer either: this engine judges nothing.
     pub keystore: Option<PathBuf>,
     /// Its password.
     pub password_file: Option<PathBuf>,
+    /// Instead of a keystore: a signer that speaks Web3Signer's HTTP API and holds the key.
+    pub signer_url: Option<String>,
+    /// With `signer_url`: the account of the key.
+    pub address: Option<Address>,
 }
 
 /// The key that signs receipts and the engine's events.
