@@ -2,6 +2,7 @@
 //! subcommand.
 
 mod inbox;
+mod registry;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,16 @@ pub struct Args {
 enum Mediator {
     /// Cases that name or draw this mediator, the most urgent first.
     Inbox(inbox::Args),
+    /// Say on chain whose word on your silence you take, and put up what you stake. Sends only what is not so already.
+    Register(registry::RegisterArgs),
+    /// Bond more tokens.
+    Bond(registry::BondArgs),
+    /// Start to take tokens out of the bond, or take what has waited long enough.
+    Unbond(registry::UnbondArgs),
+    /// Take what slashes of others left to this account.
+    Collect(registry::CollectArgs),
+    /// Stake, standing and balances on chain.
+    Status(registry::StatusArgs),
 }
 
 /// Runs the command.
@@ -30,5 +41,10 @@ enum Mediator {
 pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     match args.command {
         Mediator::Inbox(args) => inbox::run(args, json),
+        Mediator::Register(args) => registry::register(args, json).await,
+        Mediator::Bond(args) => registry::bond(args, json).await,
+        Mediator::Unbond(args) => registry::unbond(args, json).await,
+        Mediator::Collect(args) => registry::collect(args, json).await,
+        Mediator::Status(args) => registry::status(args, json).await,
     }
 }
