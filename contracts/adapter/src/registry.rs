@@ -46,8 +46,15 @@ impl JsonRpcChain {
 
     async fn with_registry(mut self, escrow: Option<Address>, token: Option<Address>) -> Result<Self, ChainFault> {
         let registry = self.addresses().registry;
-        let named = view(&self, registry, "connect", MediatorRegistry::escrowCall {}).await?;
-        let bonded = view(&self, registry, "connect", MediatorRegistry::tokenCall {}).await?;
+        // Another contract refuses what it does not know.
+        let foreign = |fault| match fault {
+            ChainFault::Reverted { .. } => {
+                ChainFault::Unexpected { what: "connect", problem: format!("{registry} is no registry of ours") }
+            }
+            other => other,
+        };
+        let named = view(&self, registry, "connect", MediatorRegistry::escrowCall {}).await.map_err(foreign)?;
+        let bonded = view(&self, registry, "connect", MediatorRegistry::tokenCall {}).await.map_err(foreign)?;
         for (name, named, given) in [("escrow", named, escrow), ("token", bonded, token)] {
             if given.is_some_and(|given| given != named) {
                 let problem =
