@@ -40,7 +40,10 @@ pub fn step_for(deal: &Deal, kind: EffectKind) -> Option<Step> {
             Some(Step::SlashSilent { terms, round, silent: silent.clone(), signature: (*signature)? })
         }
         EffectKind::Settle => settle(deal),
-        EffectKind::Judge { .. } | EffectKind::RevealVotes { .. } | EffectKind::Publish => None,
+        EffectKind::Judge { .. }
+        | EffectKind::RevealVotes { .. }
+        | EffectKind::Publish
+        | EffectKind::Equivocation { .. } => None,
     }
 }
 

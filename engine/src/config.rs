@@ -111,10 +111,14 @@ pub struct VerifiersConfig {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MediatorConfig {
-    /// Its keystore; absent: this engine judges nothing.
+    /// Its keystore; absent, and no signer either: this engine judges nothing.
     pub keystore: Option<PathBuf>,
     /// Its password.
     pub password_file: Option<PathBuf>,
+    /// Instead of a keystore: a signer that speaks Web3Signer's HTTP API and holds the key.
+    pub signer_url: Option<String>,
+    /// With `signer_url`: the account of the key.
+    pub address: Option<Address>,
     /// What it means to sign; absent: beside the store, `<store.path>.history.jsonl`. Never inside of it, so that a restored
     /// store does not bring back an old history.
     pub history: Option<PathBuf>,
@@ -162,7 +166,16 @@ impl Config {
 
 impl Default for MediatorConfig {
     fn default() -> Self {
-        Self { keystore: None, password_file: None, history: None, follow: Vec::new(), follow_token: None, grace_s: 20 }
+        Self {
+            keystore: None,
+            password_file: None,
+            signer_url: None,
+            address: None,
+            history: None,
+            follow: Vec::new(),
+            follow_token: None,
+            grace_s: 20,
+        }
     }
 }
 

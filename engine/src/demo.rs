@@ -14,7 +14,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tribunal_contracts::{Chain, InProcessChain};
 use tribunal_core::{Deal, Phase};
-use tribunal_events::{Address, Amount, DealId, Domain, Envelope, EventKind, Outcome, Protocol, Role, SigningKey};
+use tribunal_events::{
+    Address, Amount, DealId, Domain, Envelope, EventKind, Outcome, Protocol, Role, Signer, SigningKey,
+};
 use tribunal_verifiers::{ArtifactSource, OperatorLimits, Service};
 
 use crate::{
@@ -264,7 +266,7 @@ pub async fn stage(fixtures: &Path, folder: &Path, bus: Option<BusChoice>) -> Re
             domains: vec![Domain::new(chain.chain_id(), chain.escrow())],
             recorded_time: true,
         },
-        mediators: MEDIATORS.map(development_key).to_vec(),
+        mediators: MEDIATORS.map(|name| Arc::new(development_key(name)) as Arc<dyn Signer>).to_vec(),
         history: Some(Arc::new(History::open(folder.join("history.jsonl")).map_err(Failure::unavailable)?)),
         workers: std::thread::available_parallelism().map_or(1, usize::from),
     })

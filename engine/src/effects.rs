@@ -16,15 +16,16 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tribunal_contracts::{Chain, ChainFault, Mined, Step};
 use tribunal_core::{ChainReport, Deal, EffectKind, Phase, Settlement};
-use tribunal_events::{B256, DealId, Digest, Envelope, Role, Timestamp};
+use tribunal_events::{Address, B256, DealId, Digest, Envelope, Role, Timestamp};
 
 use crate::{
     bus::{Bus, Outgoing},
     chain_steps::step_for,
+    equivocation,
     mediator::desk::Desk,
     outbox,
     partition::Job,
-    replay::load_at,
+    replay::{load, load_at},
     store::{OutboxEntry, Store},
 };
 
@@ -117,6 +118,7 @@ impl Performer {
             let outcome = match kind {
                 EffectKind::Judge { .. } | EffectKind::RevealVotes { .. } => self.mediate(&entry, kind).await,
                 EffectKind::Publish => self.publish_verdict(&entry, version).await,
+                EffectKind::Equivocation { mediator, round } => self.accuse(&entry, mediator, round).await,
                 _ => self.step(&entry, version, kind).await,
             };
             match outcome {
@@ -176,6 +178,17 @@ impl Performer {
                 Ok(report(B256::ZERO, 0, Some(fault.to_string())))
             }
         }
+    }
+
+    /// Shows the contract that a mediator equivocated.
+    async fn accuse(&self, entry: &OutboxEntry, mediator: Address, round: u32) -> Result<Job, String> {
+        let done = Job::Done { effect_id: entry.id };
+        let deal = load(&self.store, &entry.deal_id).map_err(|fault| fault.to_string())?;
+        let Some(deal) = deal else { return Err("the deal is not in the store".into()) };
+        let found = equivocation::evidence(&self.store, deal.terms(), mediator, round);
+        let Some(evidence) = found.map_err(|fault| fault.to_string())? else { return Ok(done) };
+        let own = self.desk.iter().flat_map(|desk| desk.addresses()).collect::<Vec<_>>();
+        evidence.show(&self.store, self.chain.as_deref(), &own).await.map(|()| done)
     }
 
     async fn mediate(&self, entry: &OutboxEntry, kind: EffectKind) -> Result<Job, String> {

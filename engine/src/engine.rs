@@ -14,7 +14,7 @@ use prost::Message as _;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tribunal_contracts::Chain;
-use tribunal_events::{ReceiptStatus, SigningKey, Timestamp, proto};
+use tribunal_events::{ReceiptStatus, Signer, Timestamp, proto};
 use tribunal_verifiers::{ArtifactSource, Service};
 
 use crate::{
@@ -50,7 +50,7 @@ pub struct Parts {
     /// Keys, contracts and time source of the writer.
     pub settings: Settings,
     /// Keys that judge here.
-    pub mediators: Vec<SigningKey>,
+    pub mediators: Vec<Arc<dyn Signer>>,
     /// What they mean to sign; needed where there are any.
     pub history: Option<Arc<History>>,
     /// Verifications side by side.

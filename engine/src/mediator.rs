@@ -18,8 +18,8 @@ use alloy::signers::k256::elliptic_curve::rand_core::{OsRng, RngCore as _};
 use serde::{Deserialize, Serialize};
 use tribunal_core::{Deal, Dispute};
 use tribunal_events::{
-    Address, B256, ContentAddress, Digest, Envelope, Party, Signature, SignedVerdict, SigningKey, Terms, VerdictKind,
-    proto,
+    Address, B256, ContentAddress, Digest, Envelope, Party, SignFault, Signature, SignedVerdict, Signer, SignerFault,
+    Terms, VerdictKind, proto,
 };
 use tribunal_mediators::Round;
 use tribunal_verifiers::{ArtifactSource, Reference, Request, Service};
@@ -96,6 +96,10 @@ pub enum MediatorFault {
     Store(#[from] StoreFault),
     #[error(transparent)]
     History(#[from] HistoryFault),
+    #[error(transparent)]
+    Sign(#[from] SignFault),
+    #[error(transparent)]
+    Signer(#[from] SignerFault),
 }
 
 /// What the store keeps of a vote: the entry of the history, and the report that goes out with it.
@@ -108,7 +112,7 @@ struct Stored {
 /// One key that judges.
 #[derive(Clone)]
 pub struct Mediator {
-    key: SigningKey,
+    signer: Arc<dyn Signer>,
     store: Store,
     history: Arc<History>,
     verifier: Arc<Service>,
@@ -122,14 +126,14 @@ impl Mediator {
     /// # Errors
     /// Where either cannot be read or written.
     pub fn new(
-        key: SigningKey,
+        signer: Arc<dyn Signer>,
         store: Store,
         history: Arc<History>,
         verifier: Arc<Service>,
         artifacts: Arc<dyn ArtifactSource>,
     ) -> Result<Self, MediatorFault> {
         let remembered = store.intents()?.into_iter().map(|(_, bytes)| read(&bytes).entry);
-        let of_this = remembered.filter(|entry| entry.mediator == key.address());
+        let of_this = remembered.filter(|entry| entry.mediator == signer.address());
         let imported = history.import(of_this)?;
         if imported.added > 0 {
             tracing::warn!(count = imported.added, path = %history.path().display(),
@@ -141,12 +145,12 @@ impl Mediator {
                 "store and signing history differ: nothing is signed in these rounds any more"
             );
         }
-        Ok(Self { key, store, history, verifier, artifacts })
+        Ok(Self { signer, store, history, verifier, artifacts })
     }
 
     /// Its account.
-    pub const fn address(&self) -> Address {
-        self.key.address()
+    pub fn address(&self) -> Address {
+        self.signer.address()
     }
 
     /// Where a second, different signature of this key would be equivocation.
@@ -227,7 +231,7 @@ impl Mediator {
     /// The words that give this vote: a commitment where the panel votes in secret first, else the verdict.
     ///
     /// # Errors
-    /// Where the store fails.
+    /// Where store or signer fail.
     pub fn vote(&self, deal: &Deal, entry: &Entry) -> Result<Envelope, MediatorFault> {
         let terms = deal.terms();
         let kind = if deal.is_drawn() {
@@ -239,13 +243,13 @@ impl Mediator {
         } else {
             proto::event::Kind::VerdictGiven(proto::VerdictGiven { verdict: Some(self.verdict(terms, entry)?) })
         };
-        Ok(self.sign(terms, kind))
+        self.sign(terms, kind)
     }
 
     /// The vote that this mediator committed to in round `round`, once it may be revealed.
     ///
     /// # Errors
-    /// Where the store fails.
+    /// Where store or signer fail.
     pub fn reveal(&self, deal: &Deal, round: u32) -> Result<Option<Envelope>, MediatorFault> {
         let Some(dispute) = deal.dispute() else { return Ok(None) };
         let Some(current) = self.current(dispute, round) else { return Ok(None) };
@@ -263,33 +267,36 @@ impl Mediator {
         };
         let verdict = Some(self.verdict(terms, &entry)?);
         let reveal = proto::VoteRevealed { verdict, salt: entry.salt.to_vec() };
-        Ok(Some(self.sign(terms, proto::event::Kind::VoteRevealed(reveal))))
+        self.sign(terms, proto::event::Kind::VoteRevealed(reveal)).map(Some)
     }
 
     /// Signs an event of this mediator's.
-    pub fn sign(&self, terms: &Terms, kind: proto::event::Kind) -> Envelope {
+    ///
+    /// # Errors
+    /// Where the signer does not sign.
+    pub fn sign(&self, terms: &Terms, kind: proto::event::Kind) -> Result<Envelope, MediatorFault> {
         let event = proto::Event {
             schema_version: 1,
             deal_id: terms.deal_id().bytes().to_vec(),
             sender: Vec::new(),
             kind: Some(kind),
         };
-        Envelope::sign(&event, &terms.domain(), &self.key).expect("a deal id has 32 bytes")
+        Ok(Envelope::sign_with(&event, &terms.domain(), self.signer.as_ref())?)
     }
 
     /// Signs the verdict of an entry that is durable.
     fn verdict(&self, terms: &Terms, entry: &Entry) -> Result<proto::Verdict, MediatorFault> {
         assert!(self.history.entry(&entry.slot()).is_some_and(|it| it.agrees_with(entry) && !it.blocked));
         let unsigned = unsigned(entry);
-        let signed = SignedVerdict::sign(
-            &self.key,
+        let signed = SignedVerdict::sign_with(
+            self.signer.as_ref(),
             &terms.domain(),
             terms.hash(),
             entry.round,
             entry.verdict,
             entry.instruction_count,
             unsigned.digest,
-        );
+        )?;
         let report = self.store.intent(&intent_key(&entry.slot()))?.map(|bytes| read(&bytes));
         let report = report.filter(|stored| stored.entry.agrees_with(entry));
         Ok(proto::Verdict {

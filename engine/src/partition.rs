@@ -14,11 +14,13 @@ use std::{
 use prost::bytes::Bytes;
 use tribunal_core::{ChainReport, Context, Deal, DealEvent, Input, Rejection, decide, evolve, next_deadline, react};
 use tribunal_events::{
-    DealId, Domain, Envelope, EventId, ParsedEvent, Receipt, ReceiptStatus, SignedEvent, SigningKey, Timestamp, proto,
+    DealId, Domain, Envelope, EventId, EventKind, ParsedEvent, Receipt, ReceiptStatus, SignedEvent, SigningKey,
+    Timestamp, VerdictVote, proto,
 };
 
 use crate::{
     bus::Message,
+    equivocation,
     replay::{ReplayFault, load},
     seal::{countersign, seal},
     store::{Append, CursorUpdate, NewRecord, OutboxEntry, Record, Refused, Store, StoreFault, StreamAppend},
@@ -125,6 +127,7 @@ struct Staged {
     done: Vec<[u8; 32]>,
     refused: Vec<Refused>,
     receipts: Vec<Draft>,
+    verdicts: equivocation::Staged,
 }
 
 /// A receipt whose position is known after the append.
@@ -270,6 +273,9 @@ impl Partition {
                 }
                 match self.decide(deal.as_ref(), &Input::Said(&event)) {
                     Ok(events) => {
+                        if let EventKind::VoteRevealed { vote, .. } | EventKind::VerdictGiven { vote } = event.kind() {
+                            self.witness(deal.as_ref(), vote, staged)?;
+                        }
                         self.apply(deal, events, staged);
                         let domain = self.deals.get(&deal_id).map_or(domain, |deal| deal.terms().domain());
                         let reason = (String::new(), String::new());
@@ -286,7 +292,14 @@ impl Partition {
                 }
             }
         };
-        let domain = self.deal(&deal_id)?.map_or_else(Domain::default, |deal| deal.terms().domain());
+        let deal = self.deal(&deal_id)?;
+        let domain = deal.as_ref().map_or_else(Domain::default, |deal| deal.terms().domain());
+        // Refused or not, whoever sent it: a verdict is its signer's.
+        if deal.is_some()
+            && let Some(vote) = equivocation::vote_in(&bytes)
+        {
+            self.witness(deal.as_ref(), &vote, staged)?;
+        }
         tracing::info!(%deal_id, %event_id, code, "event refused");
         staged.refused.push(Refused {
             subject,
@@ -298,6 +311,13 @@ impl Partition {
         });
         let reason = (code.to_owned(), reason);
         staged.receipts.push(Draft { event_id, deal_id, status: ReceiptStatus::Refused, reason, domain });
+        Ok(())
+    }
+
+    fn witness(&self, deal: Option<&Deal>, vote: &VerdictVote, staged: &mut Staged) -> Result<(), PartitionFault> {
+        let Some(deal) = deal else { return Ok(()) };
+        let effect = staged.verdicts.witness(&self.store, deal, vote, self.clock)?;
+        staged.outbox.extend(effect);
         Ok(())
     }
 
@@ -354,11 +374,11 @@ impl Partition {
     }
 
     fn append(&mut self, staged: Staged, cursor: Option<crate::store::Cursor>) -> Result<Processed, PartitionFault> {
-        let Staged { streams, outbox, done, refused, receipts, .. } = staged;
+        let Staged { streams, outbox, done, refused, receipts, verdicts, .. } = staged;
         let cursor = cursor.map(|cursor| CursorUpdate { stream: self.stream.clone(), cursor });
         let effects = outbox.clone();
         let append = Append { streams, cursor, outbox_add: outbox, outbox_done: done, refused: refused.clone() };
-        let records = self.store.append(append)?;
+        let records = self.store.append_with(append, |_| verdicts.into_rows())?;
         let places: BTreeMap<_, _> =
             records.iter().map(|record| (record.event_id, (record.version, record.position))).collect();
         let mut answers = Vec::with_capacity(receipts.len());

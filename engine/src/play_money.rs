@@ -6,12 +6,13 @@
 use std::sync::Arc;
 
 use futures::{FutureExt as _, future::BoxFuture};
-use tribunal_contracts::{BondView, CaseView, Chain, ChainFault, InProcessChain, Mined, Step};
+use tribunal_contracts::{BondView, CaseView, Chain, ChainFault, Finding, InProcessChain, Mined, Step};
 use tribunal_core::{EffectKind, react};
 use tribunal_events::{Address, Amount, B256, EventKind};
 
 use crate::{
     chain_steps::step_for,
+    equivocation,
     replay::{ReplayFault, fold, load_at, reopen},
     store::Store,
 };
@@ -27,14 +28,19 @@ impl PlayMoney {
     /// Where the store cannot be read.
     pub async fn restore(store: &Store) -> Result<Arc<Self>, ReplayFault> {
         let this = Arc::new(Self::default());
+        let mut shown = shown(store)?;
         for record in store.log(1) {
             let record = record?;
             let deal = load_at(store, &record.deal_id, record.version)?;
             let Some(deal) = deal else { continue };
             let event = reopen(&record, Some(deal.terms().domain()))?;
-            let EventKind::ChainObserved { step, transaction, failure: None, effect_id, .. } = event.kind() else {
+            let EventKind::ChainObserved { step, transaction, block, failure: None, effect_id, .. } = event.kind()
+            else {
                 continue;
             };
+            while shown.last().is_some_and(|(before, _)| before < block) {
+                this.show_again(shown.pop()).await;
+            }
             let Some((version, kind)) = cause(store, &record.deal_id, record.version, effect_id)? else { continue };
             let Some(deal) = load_at(store, &record.deal_id, version)? else { continue };
             let Some(asked) = step_for(&deal, kind) else { continue };
@@ -50,10 +56,20 @@ impl PlayMoney {
                 }
             }
         }
+        while !shown.is_empty() {
+            this.show_again(shown.pop()).await;
+        }
         Ok(this)
     }
 
-    fn fund(&self, step: &Step) -> Result<(), ChainFault> {
+    async fn show_again(&self, step: Option<(u64, Step)>) {
+        let Some((_, step)) = step else { return };
+        if let Err(fault) = self.perform(&step).await {
+            tracing::warn!(terms_hash = %step.terms_hash(), %fault, "an equivocation cannot be shown again");
+        }
+    }
+
+    async fn fund(&self, step: &Step) -> Result<(), ChainFault> {
         let Step::Open { terms, .. } = step else { return Ok(()) };
         let pricing = &terms.pricing;
         let sum = |amounts: [Amount; 3]| {
@@ -68,12 +84,25 @@ impl PlayMoney {
         }
         let slash = terms.mediation.silence_slash;
         for mediator in &terms.mediation.mediators {
-            if !slash.is_zero() {
+            // An equivocator can never bond again.
+            if !slash.is_zero() && !self.0.bond(*mediator).await?.tombstoned {
                 self.0.bond_mediator(*mediator, slash, terms.operator)?;
             }
         }
         Ok(())
     }
+}
+
+/// Equivocations that were shown to the contract, by block, the latest first.
+fn shown(store: &Store) -> Result<Vec<(u64, Step)>, ReplayFault> {
+    let found = equivocation::found(store)?;
+    let shown = found.into_iter().filter_map(|evidence| match evidence.outcome {
+        Some(equivocation::Outcome::Slashed { block, .. }) => Some((block, evidence.step())),
+        _ => None,
+    });
+    let mut shown: Vec<_> = shown.collect();
+    shown.sort_by_key(|(block, _)| std::cmp::Reverse(*block));
+    Ok(shown)
 }
 
 /// The event and effect that led to a chain step.
@@ -118,7 +147,7 @@ impl Chain for PlayMoney {
         async move {
             match self.0.perform(step).await {
                 Err(ChainFault::Insufficient { .. }) => {
-                    self.fund(step)?;
+                    self.fund(step).await?;
                     self.0.perform(step).await
                 }
                 done => done,
@@ -137,6 +166,15 @@ impl Chain for PlayMoney {
 
     fn bond(&self, mediator: Address) -> BoxFuture<'_, Result<BondView, ChainFault>> {
         self.0.bond(mediator)
+    }
+
+    fn finding(
+        &self,
+        terms_hash: B256,
+        mediator: Address,
+        round: u32,
+    ) -> BoxFuture<'_, Result<Option<Finding>, ChainFault>> {
+        self.0.finding(terms_hash, mediator, round)
     }
 
     fn advance_time(&self, now_s: u64) -> BoxFuture<'_, Result<(), ChainFault>> {

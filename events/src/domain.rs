@@ -105,18 +105,28 @@ impl Domain {
         self.chain_id != 0
     }
 
-    /// The digest to sign for a typed struct in this domain.
+    /// The digest to sign for a typed struct in this domain: keccak256 of [`Domain::preimage`].
     pub fn digest<T: SolStruct>(&self, value: &T) -> B256 {
+        alloy_primitives::keccak256(self.preimage(value))
+    }
+
+    /// What is hashed for a typed struct in this domain: `0x19 0x01 || domain separator || struct hash` (EIP-712).
+    pub fn preimage<T: SolStruct>(&self, value: &T) -> [u8; 66] {
         let mut message = [0; 66];
         message[..2].copy_from_slice(&[0x19, 0x01]);
         message[2..34].copy_from_slice(self.separator.as_slice());
         message[34..].copy_from_slice(value.eip712_hash_struct().as_slice());
-        alloy_primitives::keccak256(message)
+        message
     }
 
     /// The digest that the sender of an event signs.
     pub fn event_digest(&self, deal: &DealId, event: &EventId) -> B256 {
-        self.digest(&typed::DealEvent { dealId: B256::new(*deal.bytes()), eventHash: B256::new(*event.bytes()) })
+        alloy_primitives::keccak256(self.event_preimage(deal, event))
+    }
+
+    /// The preimage of [`Domain::event_digest`].
+    pub fn event_preimage(&self, deal: &DealId, event: &EventId) -> [u8; 66] {
+        self.preimage(&typed::DealEvent { dealId: B256::new(*deal.bytes()), eventHash: B256::new(*event.bytes()) })
     }
 
     /// The digest that both parties sign for the money of a deal.
@@ -133,7 +143,19 @@ impl Domain {
         instruction_count: u64,
         digest: B256,
     ) -> B256 {
-        self.digest(&VerdictStruct {
+        alloy_primitives::keccak256(self.verdict_preimage(terms_hash, round, verdict, instruction_count, digest))
+    }
+
+    /// The preimage of [`Domain::verdict_digest`].
+    pub fn verdict_preimage(
+        &self,
+        terms_hash: B256,
+        round: u32,
+        verdict: VerdictKind,
+        instruction_count: u64,
+        digest: B256,
+    ) -> [u8; 66] {
+        self.preimage(&VerdictStruct {
             termsHash: terms_hash,
             round,
             verdict: verdict as u8,

@@ -3,7 +3,10 @@ use std::sync::Arc;
 use alloy_primitives::Address;
 use prost::Message;
 
-use crate::{DealId, Domain, EventId, EventKind, IdError, Signature, SignatureError, SigningKey, Terms, proto};
+use crate::{
+    DealId, Domain, EventId, EventKind, IdError, Signature, SignatureError, Signer, SignerFault, SigningKey, Terms,
+    proto,
+};
 
 /// Bytes of an envelope at most: a message on the bus.
 pub const ENVELOPE_BYTES_MAX: usize = 256 * 1024;
@@ -56,6 +59,35 @@ impl DecodeError {
     }
 }
 
+/// Why an event was not signed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignFault {
+    /// The deal id has no 32 bytes.
+    #[error(transparent)]
+    DealId(#[from] IdError),
+    /// The signer did not sign.
+    #[error(transparent)]
+    Signer(#[from] SignerFault),
+}
+
+impl SignFault {
+    /// Whether the same event may be signed later without anybody changing anything.
+    pub const fn retry_helps(&self) -> bool {
+        match self {
+            Self::DealId(_) => false,
+            Self::Signer(fault) => fault.retry_helps(),
+        }
+    }
+}
+
+/// The bytes of an event with this sender, and the preimage of what the sender signs.
+fn said_by(event: &proto::Event, domain: &Domain, sender: Address) -> Result<(Vec<u8>, [u8; 66]), IdError> {
+    let deal_id = DealId::from_slice(&event.deal_id)?;
+    let event = proto::Event { sender: sender.to_vec(), ..event.clone() }.encode_to_vec();
+    let preimage = domain.event_preimage(&deal_id, &EventId::of_event(&event));
+    Ok((event, preimage))
+}
+
 /// Signed bytes as they travel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
@@ -87,10 +119,19 @@ impl Envelope {
     /// # Errors
     /// Where the event's deal id has no 32 bytes.
     pub fn sign(event: &proto::Event, domain: &Domain, key: &SigningKey) -> Result<Self, IdError> {
-        let deal_id = DealId::from_slice(&event.deal_id)?;
-        let event = proto::Event { sender: key.address().to_vec(), ..event.clone() }.encode_to_vec();
-        let digest = domain.event_digest(&deal_id, &EventId::of_event(&event));
-        Ok(Self { event, signature: key.sign(digest).bytes().to_vec() })
+        let (event, preimage) = said_by(event, domain, key.address())?;
+        let signature = key.sign(alloy_primitives::keccak256(preimage));
+        Ok(Self { event, signature: signature.bytes().to_vec() })
+    }
+
+    /// Signs an event with any signer, whose account becomes the event's sender. May block.
+    ///
+    /// # Errors
+    /// Where the event's deal id has no 32 bytes, or the signer does not sign.
+    pub fn sign_with(event: &proto::Event, domain: &Domain, signer: &dyn Signer) -> Result<Self, SignFault> {
+        let (event, preimage) = said_by(event, domain, signer.address())?;
+        let signature = signer.sign_preimage(&preimage)?;
+        Ok(Self { event, signature: signature.bytes().to_vec() })
     }
 
     /// From its two parts, as a store keeps them.

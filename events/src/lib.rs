@@ -35,12 +35,12 @@ pub use alloy_primitives::{Address, B256, U256};
 pub use amount::{Amount, Bps};
 pub use claim::{Claim, ClaimedFile, Termination};
 pub use domain::{Domain, Move, MoveAction, PanelStruct, ReportStruct, SilenceStruct, TermsStruct, VerdictStruct};
-pub use envelope::{DecodeError, ENVELOPE_BYTES_MAX, Envelope, ParsedEvent, SignedEvent};
+pub use envelope::{DecodeError, ENVELOPE_BYTES_MAX, Envelope, ParsedEvent, SignFault, SignedEvent};
 pub use event::{EventKind, Payout, Role, VerdictVote};
 pub use id::{ChainLink, ContentAddress, DealId, Digest, EventId, IdError};
 pub use proto::{Outcome, Party};
 pub use receipt::{Receipt, ReceiptStatus};
-pub use signature::{SECRET_BYTES, Signature, SignatureError, SigningKey};
+pub use signature::{SECRET_BYTES, Signature, SignatureError, Signer, SignerFault, SigningKey};
 pub use terms::{
     Comparator, Job, JobInput, Limits, Mediation, Method, Pricing, ProofBinding, Protocol, Replicator, Rule, Terms,
     TermsError, Timeouts,

@@ -68,6 +68,17 @@ impl Signature {
         Ok(Self(bytes))
     }
 
+    /// Reads what a signer answered: like [`Signature::from_slice`], with a v of 0 or 1 read as 27 or 28.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_answer(bytes: &[u8]) -> Result<Self, SignatureError> {
+        match bytes {
+            [compact @ .., v @ (0 | 1)] if compact.len() == 64 => Self::from_slice(&[compact, &[27 + v]].concat()),
+            _ => Self::from_slice(bytes),
+        }
+    }
+
     /// r, s, v.
     pub const fn bytes(&self) -> &[u8; 65] {
         &self.0
@@ -108,6 +119,85 @@ impl fmt::Debug for Signature {
 
 fn address_of(key: &PublicKey) -> Address {
     Address::from_slice(&keccak256(&key.serialize_uncompressed()[1..])[12..])
+}
+
+/// A key that signs, here or elsewhere. What it signs is always the keccak256 of a preimage, since a remote signer hashes for
+/// itself. May block: call it where blocking is allowed.
+pub trait Signer: Send + Sync + fmt::Debug {
+    /// The account of the key.
+    fn address(&self) -> Address;
+
+    /// Signs `keccak256(preimage)`. For EIP-712 the preimage is `0x19 0x01 || domain separator || struct hash`, 66 bytes.
+    ///
+    /// # Errors
+    /// [`SignerFault::retry_helps`] says whether to ask again.
+    fn sign_preimage(&self, preimage: &[u8]) -> Result<Signature, SignerFault>;
+}
+
+impl<S: Signer + ?Sized> Signer for std::sync::Arc<S> {
+    fn address(&self) -> Address {
+        (**self).address()
+    }
+
+    fn sign_preimage(&self, preimage: &[u8]) -> Result<Signature, SignerFault> {
+        (**self).sign_preimage(preimage)
+    }
+}
+
+/// Why a signer did not sign.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignerFault {
+    /// It does not answer, or not in time.
+    #[error("the signer at {signer} cannot be reached: {problem}")]
+    Unreachable {
+        /// Where it is, without what may be secret in a URL.
+        signer: String,
+        /// What happened.
+        problem: String,
+    },
+    /// It answers that it will not.
+    #[error("the signer at {signer} refuses: {problem}")]
+    Refused {
+        /// Where it is.
+        signer: String,
+        /// Its words.
+        problem: String,
+    },
+    /// It does not hold the key of this account.
+    #[error("the signer at {signer} has no key of {account}; it has {known} others")]
+    UnknownKey {
+        /// Where it is.
+        signer: String,
+        /// Whose key is needed.
+        account: Address,
+        /// Keys it has.
+        known: usize,
+    },
+    /// It answers what is no answer.
+    #[error("the signer at {signer} answers what is no signature: {problem}")]
+    Answer {
+        /// Where it is.
+        signer: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Its signature is another account's.
+    #[error("the signer at {signer} signed as {found}, not as {expected}")]
+    WrongKey {
+        /// Where it is.
+        signer: String,
+        /// Who should have signed.
+        expected: Address,
+        /// Who did.
+        found: Address,
+    },
+}
+
+impl SignerFault {
+    /// Whether the same request may succeed later without anybody changing the settings.
+    pub const fn retry_helps(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
 }
 
 /// A secp256k1 key that signs digests. Never printed; wiped when dropped.
@@ -155,6 +245,16 @@ impl SigningKey {
         bytes[..64].copy_from_slice(&compact);
         bytes[64] = 27 + id.to_u8();
         Signature(bytes)
+    }
+}
+
+impl Signer for SigningKey {
+    fn address(&self) -> Address {
+        self.address
+    }
+
+    fn sign_preimage(&self, preimage: &[u8]) -> Result<Signature, SignerFault> {
+        Ok(self.sign(keccak256(preimage)))
     }
 }
 

@@ -1,7 +1,7 @@
 use alloy_primitives::{Address, B256};
 use serde::{Deserialize, Serialize};
 
-use crate::{Domain, Signature, SignatureError, SigningKey};
+use crate::{Domain, Signature, SignatureError, Signer, SignerFault, SigningKey};
 
 /// Is the claim right? *Inconclusive* means that we could not tell, and moves no collateral.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -60,8 +60,26 @@ impl SignedVerdict {
         instruction_count: u64,
         digest: B256,
     ) -> Self {
-        let signature = key.sign(domain.verdict_digest(terms_hash, round, verdict, instruction_count, digest));
-        Self { mediator: key.address(), round, verdict, instruction_count, digest, signature }
+        Self::sign_with(key, domain, terms_hash, round, verdict, instruction_count, digest)
+            .expect("a key in memory always signs")
+    }
+
+    /// Signs a vote with any signer. May block.
+    ///
+    /// # Errors
+    /// Where the signer does not sign.
+    pub fn sign_with(
+        signer: &dyn Signer,
+        domain: &Domain,
+        terms_hash: B256,
+        round: u32,
+        verdict: VerdictKind,
+        instruction_count: u64,
+        digest: B256,
+    ) -> Result<Self, SignerFault> {
+        let preimage = domain.verdict_preimage(terms_hash, round, verdict, instruction_count, digest);
+        let signature = signer.sign_preimage(&preimage)?;
+        Ok(Self { mediator: signer.address(), round, verdict, instruction_count, digest, signature })
     }
 
     /// The account that really signed it; the vote counts only if that is [`SignedVerdict::mediator`].

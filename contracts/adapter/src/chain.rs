@@ -42,6 +42,17 @@ pub trait Chain: Send + Sync {
     /// Where the chain cannot be read.
     fn bond(&self, mediator: Address) -> BoxFuture<'_, Result<BondView, ChainFault>>;
 
+    /// Who showed that `mediator` equivocated in this round, if somebody did.
+    ///
+    /// # Errors
+    /// Where the chain cannot be read.
+    fn finding(
+        &self,
+        terms_hash: B256,
+        mediator: Address,
+        round: u32,
+    ) -> BoxFuture<'_, Result<Option<Finding>, ChainFault>>;
+
     /// Tells a chain without a clock of its own that it is `now_s` (unix seconds); never goes back. Others ignore it.
     ///
     /// # Errors
@@ -120,6 +131,19 @@ pub struct CaseView {
     pub client_revealed: bool,
     /// The provider's seed is known.
     pub provider_revealed: bool,
+}
+
+/// What `EquivocationProven` says, in base units of the bond token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Who showed it first.
+    pub finder: Address,
+    /// Whether that is the account that this chain's transactions come from.
+    pub ours: bool,
+    /// The whole bond.
+    pub slashed: Amount,
+    /// The finder's share, which it collects.
+    pub reward: Amount,
 }
 
 /// A mediator's stake, in base units of the bond token.

@@ -25,6 +25,16 @@ pub enum ChainFault {
         /// There.
         available: Amount,
     },
+    /// The own account has too little native currency to pay for gas.
+    #[error("{what}: account {account} cannot pay for gas, send it native currency: {problem}")]
+    Unfunded {
+        /// What was to be sent.
+        what: &'static str,
+        /// Who lacks it.
+        account: Address,
+        /// The node's words.
+        problem: String,
+    },
     /// The terms are for another chain or contract.
     #[error(
         "the terms are for contract {expected} on chain {expected_chain}, this is {actual} on chain {actual_chain}"
@@ -60,10 +70,10 @@ pub enum ChainFault {
 
 impl ChainFault {
     /// Whether the same step may succeed later without anybody changing it: the node comes back, time passes, a party
-    /// deposits.
+    /// deposits, somebody pays for gas.
     pub const fn retry_helps(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Insufficient { .. } => true,
+            Self::Unreachable { .. } | Self::Insufficient { .. } | Self::Unfunded { .. } => true,
             Self::Reverted { too_early, .. } => *too_early,
             Self::OtherContract { .. } | Self::Unexpected { .. } => false,
         }

@@ -15,7 +15,7 @@ use revm::{
 use tribunal_events::{Address, Amount, B256};
 
 use crate::{
-    Addresses, BondView, BoxFuture, CaseView, Chain, ChainFault, Mined, Step,
+    Addresses, BondView, BoxFuture, CaseView, Chain, ChainFault, Finding, Mined, Step,
     bindings::{escrow::TribunalEscrow, registry::MediatorRegistry, token::TestToken},
     perform::{self, Node, Receipt, refusal},
 };
@@ -272,6 +272,15 @@ impl Chain for InProcessChain {
 
     fn bond(&self, mediator: Address) -> BoxFuture<'_, Result<BondView, ChainFault>> {
         Box::pin(perform::bond(self, mediator))
+    }
+
+    fn finding(
+        &self,
+        terms_hash: B256,
+        mediator: Address,
+        round: u32,
+    ) -> BoxFuture<'_, Result<Option<Finding>, ChainFault>> {
+        Box::pin(perform::finding(self, IN_PROCESS_DEPLOYER, terms_hash, mediator, round))
     }
 
     fn advance_time(&self, now_s: u64) -> BoxFuture<'_, Result<(), ChainFault>> {

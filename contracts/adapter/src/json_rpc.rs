@@ -10,12 +10,13 @@ use alloy::{
 use alloy_primitives::{Bytes, TxHash};
 use alloy_sol_types::SolCall;
 use tokio::sync::Mutex;
-use tribunal_events::{Address, Amount, B256};
+use tribunal_events::{Address, Amount, B256, Signer};
 
 use crate::{
-    Addresses, BondView, BoxFuture, CaseView, Chain, ChainFault, Mined, Step,
+    Addresses, BondView, BoxFuture, CaseView, Chain, ChainFault, Finding, Mined, Step,
     bindings::{escrow::TribunalEscrow, registry::MediatorRegistry, token::TestToken},
     perform::{self, Node, Receipt, refusal},
+    wallet::TransactionSigner,
 };
 
 /// How long a transaction may take to be mined before the chain counts as unreachable.
@@ -35,11 +36,34 @@ pub struct JsonRpcChain {
     /// Held from taking a nonce until the node has the transaction: two at once would take the same one.
     lane: Arc<Mutex<()>>,
     account: Address,
+    /// Reads for the account and sends nothing.
+    watches: bool,
     chain_id: u64,
     addresses: Addresses,
     first_block: u64,
     confirmations: u64,
     host: String,
+}
+
+/// Whose account a chain is used with.
+pub(crate) enum Account {
+    /// Sends transactions.
+    Signs(Address, EthereumWallet),
+    /// Is read about.
+    Watched(Address),
+}
+
+impl Account {
+    /// `key`: 32 bytes, big-endian.
+    fn with_key(key: &[u8; 32]) -> Result<Self, ChainFault> {
+        let problem = || ChainFault::Unexpected { what: "connect", problem: "the key is out of range".into() };
+        let signer = PrivateKeySigner::from_slice(key).map_err(|_| problem())?;
+        Ok(Self::Signs(signer.address(), EthereumWallet::from(signer)))
+    }
+
+    pub(crate) fn of(signer: Arc<dyn Signer>) -> Self {
+        Self::Signs(signer.address(), EthereumWallet::from(TransactionSigner(signer)))
+    }
 }
 
 impl JsonRpcChain {
@@ -54,7 +78,7 @@ impl JsonRpcChain {
         unbond_delay_s: u64,
     ) -> Result<Self, ChainFault> {
         let placeholder = Addresses { token: Address::ZERO, registry: Address::ZERO, escrow: Address::ZERO };
-        let mut chain = Self::dial(rpc_url, key, placeholder).await?;
+        let mut chain = Self::dial(rpc_url, Account::with_key(key)?, placeholder).await?;
         let nonce = chain.next_nonce("deploy").await?;
         chain.addresses = Addresses::predict(chain.account, nonce);
         for creation in chain.addresses.creations(treasury, unbond_delay_s) {
@@ -73,7 +97,7 @@ impl JsonRpcChain {
     /// [`ChainFault::Unreachable`] where the node does not answer, [`ChainFault::Unexpected`] where the addresses hold
     /// something else.
     pub async fn connect(rpc_url: &str, key: &[u8; 32], addresses: Addresses) -> Result<Self, ChainFault> {
-        let chain = Self::dial(rpc_url, key, addresses).await?;
+        let chain = Self::dial(rpc_url, Account::with_key(key)?, addresses).await?;
         chain.check_deployment().await?;
         Ok(chain)
     }
@@ -173,26 +197,29 @@ impl JsonRpcChain {
         self.receipt(C::SIGNATURE, hash).await.map(|_| ())
     }
 
-    async fn dial(rpc_url: &str, key: &[u8; 32], addresses: Addresses) -> Result<Self, ChainFault> {
+    pub(crate) async fn dial(rpc_url: &str, account: Account, addresses: Addresses) -> Result<Self, ChainFault> {
         let unexpected = |problem: String| ChainFault::Unexpected { what: "connect", problem };
         install_tls();
-        let signer = PrivateKeySigner::from_slice(key).map_err(|_| unexpected("the key is out of range".into()))?;
-        let account = signer.address();
         let url: reqwest::Url =
-            rpc_url.parse().map_err(|error| unexpected(format!("{rpc_url:?} is no URL: {error}")))?;
+            rpc_url.parse().map_err(|error| unexpected(format!("the node's address is no URL: {error}")))?;
         // Host and port only: the path or user of a node's URL is often a secret.
         let host = match (url.host_str(), url.port_or_known_default()) {
             (Some(host), Some(port)) => format!("{host}:{port}"),
             _ => return Err(unexpected("the URL names no host".into())),
         };
-        let provider = ProviderBuilder::new().wallet(EthereumWallet::from(signer)).connect_http(url);
+        let (account, watches, provider) = match account {
+            Account::Signs(address, wallet) => {
+                (address, false, ProviderBuilder::new().wallet(wallet).connect_http(url).erased())
+            }
+            Account::Watched(address) => (address, true, ProviderBuilder::new().connect_http(url).erased()),
+        };
         provider.client().set_poll_interval(POLL_INTERVAL);
-        let provider = provider.erased();
         let chain_id = provider.get_chain_id().await.map_err(|error| fault("chain id", error))?;
         Ok(Self {
             provider,
             lane: Arc::default(),
             account,
+            watches,
             chain_id,
             addresses,
             first_block: 0,
@@ -202,7 +229,7 @@ impl JsonRpcChain {
     }
 
     /// The escrow names the registry and the registry the escrow, else the address book is wrong.
-    async fn check_deployment(&self) -> Result<(), ChainFault> {
+    pub(crate) async fn check_deployment(&self) -> Result<(), ChainFault> {
         let Addresses { registry, escrow, .. } = self.addresses;
         let named = perform::view(self, escrow, "connect", TribunalEscrow::registryCall {}).await?;
         let back = perform::view(self, registry, "connect", MediatorRegistry::escrowCall {}).await?;
@@ -213,19 +240,41 @@ impl JsonRpcChain {
         Err(ChainFault::Unexpected { what: "connect", problem })
     }
 
+    pub(crate) const fn provider(&self) -> &DynProvider {
+        &self.provider
+    }
+
+    pub(crate) const fn set_addresses(&mut self, addresses: Addresses) {
+        self.addresses = addresses;
+    }
+
+    /// Why a transaction was not taken: as for anything, or because the account cannot pay for it.
+    fn unsent(&self, what: &'static str, error: TransportError) -> ChainFault {
+        if let RpcError::ErrorResp(answer) = &error
+            && answer.message.to_lowercase().contains("insufficient funds")
+        {
+            return ChainFault::Unfunded { what, account: self.account, problem: answer.message.to_string() };
+        }
+        fault(what, error)
+    }
+
     async fn next_nonce(&self, what: &'static str) -> Result<u64, ChainFault> {
         self.provider.get_transaction_count(self.account).pending().await.map_err(|error| fault(what, error))
     }
 
     async fn transact(&self, what: &'static str, request: TransactionRequest) -> Result<Receipt, ChainFault> {
+        if self.watches {
+            let problem = format!("there is no key of {} here to send with", self.account);
+            return Err(ChainFault::Unexpected { what, problem });
+        }
         let request = request.with_from(self.account);
         let sent = {
             let _lane = self.lane.lock().await;
             // The estimate runs the call: what the contract refuses is known, with its reason, before it costs gas.
             let estimate = self.provider.estimate_gas(request.clone()).block(BlockId::pending());
-            let gas = estimate.await.map_err(|error| fault(what, error))?;
+            let gas = estimate.await.map_err(|error| self.unsent(what, error))?;
             let request = request.with_nonce(self.next_nonce(what).await?).with_gas_limit(gas + gas / 4);
-            *self.provider.send_transaction(request).await.map_err(|error| fault(what, error))?.tx_hash()
+            *self.provider.send_transaction(request).await.map_err(|error| self.unsent(what, error))?.tx_hash()
         };
         tracing::debug!(step = what, transaction = %sent, "transaction sent");
         self.receipt(what, sent).await
@@ -278,7 +327,7 @@ impl JsonRpcChain {
 }
 
 /// Whether the contract refused or the node failed.
-fn fault(what: &'static str, error: TransportError) -> ChainFault {
+pub(crate) fn fault(what: &'static str, error: TransportError) -> ChainFault {
     if let RpcError::ErrorResp(answer) = &error {
         if let Some(data) = answer.as_revert_data() {
             return refusal(what, &data);
@@ -368,6 +417,15 @@ impl Chain for JsonRpcChain {
 
     fn bond(&self, mediator: Address) -> BoxFuture<'_, Result<BondView, ChainFault>> {
         Box::pin(perform::bond(self, mediator))
+    }
+
+    fn finding(
+        &self,
+        terms_hash: B256,
+        mediator: Address,
+        round: u32,
+    ) -> BoxFuture<'_, Result<Option<Finding>, ChainFault>> {
+        Box::pin(perform::finding(self, self.account, terms_hash, mediator, round))
     }
 
     fn advance_time(&self, _now_s: u64) -> BoxFuture<'_, Result<(), ChainFault>> {

@@ -17,10 +17,12 @@ mod fault;
 mod in_process;
 mod json_rpc;
 mod perform;
+mod registry;
 mod step;
+mod wallet;
 
 pub use bindings::{escrow_abi, registry_abi, token_abi};
-pub use chain::{BondView, BoxFuture, CaseState, CaseView, Chain, Mined, SettlementView};
+pub use chain::{BondView, BoxFuture, CaseState, CaseView, Chain, Finding, Mined, SettlementView};
 pub use deploy::Addresses;
 pub use fault::ChainFault;
 pub use in_process::{
@@ -28,4 +30,5 @@ pub use in_process::{
     IN_PROCESS_TREASURY, IN_PROCESS_UNBOND_DELAY_S, InProcessChain,
 };
 pub use json_rpc::{JsonRpcChain, install_tls};
+pub use registry::Registry;
 pub use step::Step;

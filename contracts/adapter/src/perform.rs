@@ -5,9 +5,12 @@ use alloy_sol_types::{SolCall, SolEvent};
 use tribunal_events::{Address, Amount, B256, Outcome, Party};
 
 use crate::{
-    Addresses, BondView, BoxFuture, CaseState, CaseView, ChainFault, Mined, SettlementView, Step,
+    Addresses, BondView, BoxFuture, CaseState, CaseView, ChainFault, Finding, Mined, SettlementView, Step,
     bindings::{escrow::TribunalEscrow, registry::MediatorRegistry},
 };
+
+/// A finder gets one in this many of an equivocator's bond, rounded down: the contract's constant.
+const FINDER_SHARE: u64 = 10;
 
 /// A transaction that was mined, and its logs.
 #[derive(Clone, Debug)]
@@ -130,6 +133,28 @@ async fn earlier(node: &dyn Node, step: &Step) -> Result<Option<Mined>, ChainFau
         _ => None,
     };
     Ok(taken)
+}
+
+/// Who showed an equivocation, and what that cost and earned.
+pub(crate) async fn finding(
+    node: &dyn Node,
+    account: Address,
+    terms_hash: B256,
+    mediator: Address,
+    round: u32,
+) -> Result<Option<Finding>, ChainFault> {
+    let registry = node.addresses().registry;
+    let proven = node.find(registry, MediatorRegistry::EquivocationProven::SIGNATURE_HASH, terms_hash).await?;
+    let event = proven.iter().find_map(|receipt| {
+        decoded::<MediatorRegistry::EquivocationProven>(registry, receipt)
+            .find(|event| event.mediator == mediator && event.round == round)
+    });
+    Ok(event.map(|it| Finding {
+        finder: it.finder,
+        ours: it.finder == account,
+        slashed: Amount::new(it.slashed),
+        reward: Amount::new(it.slashed).split(FINDER_SHARE),
+    }))
 }
 
 fn revealed(case: &CaseView, party: Party) -> bool {

@@ -46,12 +46,19 @@ pub enum EffectKind {
     },
     /// Publish the verdict.
     Publish,
+    /// Show the contract two verdicts of one mediator in one round. No event asks for it: one of the two was refused.
+    Equivocation {
+        /// Who signed both.
+        mediator: Address,
+        /// The round.
+        round: u32,
+    },
 }
 
 impl EffectKind {
-    /// Whether it is a step on the chain; those of one deal are done in order.
+    /// Whether it is a step of the deal on the chain; those of one deal are done in order.
     pub const fn is_chain(&self) -> bool {
-        !matches!(self, Self::Judge { .. } | Self::RevealVotes { .. } | Self::Publish)
+        !matches!(self, Self::Judge { .. } | Self::RevealVotes { .. } | Self::Publish | Self::Equivocation { .. })
     }
 
     /// The name under which its outcome is recorded.
@@ -64,7 +71,7 @@ impl EffectKind {
             Self::Reveal { .. } => "reveal-provider".into(),
             Self::Silence { round } => format!("silence-{round}"),
             Self::Settle => "settle".into(),
-            Self::Judge { .. } | Self::RevealVotes { .. } | Self::Publish => String::new(),
+            Self::Judge { .. } | Self::RevealVotes { .. } | Self::Publish | Self::Equivocation { .. } => String::new(),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod history;
 pub mod inbox;
+mod registry;
 mod watch;
 
 use std::process::ExitCode;
@@ -27,6 +28,16 @@ enum Mediator {
     History(history::Args),
     /// Check finished cases of others again, and say what does not fit.
     Watch(watch::Args),
+    /// Say on chain whose word on your silence you take, and put up what you stake. Sends only what is not so already.
+    Register(registry::RegisterArgs),
+    /// Bond more tokens.
+    Bond(registry::BondArgs),
+    /// Start to take tokens out of the bond, or take what has waited long enough.
+    Unbond(registry::UnbondArgs),
+    /// Take what slashes of others left to this account.
+    Collect(registry::CollectArgs),
+    /// Stake, standing and balances on chain.
+    Status(registry::StatusArgs),
 }
 
 /// Runs the command.
@@ -38,5 +49,10 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
         Mediator::Inbox(args) => inbox::run(args, json),
         Mediator::History(args) => history::run(args, json),
         Mediator::Watch(args) => watch::run(args, json).await,
+        Mediator::Register(args) => registry::register(args, json).await,
+        Mediator::Bond(args) => registry::bond(args, json).await,
+        Mediator::Unbond(args) => registry::unbond(args, json).await,
+        Mediator::Collect(args) => registry::collect(args, json).await,
+        Mediator::Status(args) => registry::status(args, json).await,
     }
 }

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use tribunal_contracts::{Addresses, Chain, JsonRpcChain};
-use tribunal_events::{Domain, SigningKey};
+use tribunal_events::{Domain, Signer, SigningKey};
 use tribunal_verifiers::{ArtifactSource, OperatorLimits, Service};
 
 use crate::{
@@ -63,10 +63,10 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
     crate::commands::logs("info");
     let store = Store::open(&config.store.path, config.store.fsync.into()).map_err(Failure::unavailable)?;
     let operator = operator(&config)?;
-    let judges = match &config.mediator.keystore {
-        Some(path) => vec![keystore::load(path, config.mediator.password_file.as_deref())?],
-        None => Vec::new(),
-    };
+    // A remote signer is asked over a connection of its own, which blocks.
+    let settings = config.mediator.clone();
+    let judges = tokio::task::spawn_blocking(move || keystore::mediator_signer(&settings));
+    let judges: Vec<_> = judges.await.map_err(Failure::unavailable)??.into_iter().collect();
     let history = match &judges[..] {
         [] => None,
         _ => Some(Arc::new(History::open(config.signing_history()).map_err(Failure::unavailable)?)),
@@ -162,7 +162,7 @@ impl Followed {
 fn follow(
     config: &Config,
     engine: &Engine,
-    judges: &[SigningKey],
+    judges: &[Arc<dyn Signer>],
     history: Option<&Arc<History>>,
     verifier: &Arc<Service>,
     artifacts: &Arc<dyn ArtifactSource>,
@@ -177,9 +177,9 @@ fn follow(
     };
     for url in urls {
         let follower = Follower::open(url, &Follower::folder(&config.followed(), url)).map_err(Failure::unavailable)?;
-        let mediator = |key: &SigningKey| {
+        let mediator = |signer: &Arc<dyn Signer>| {
             let (verifier, artifacts) = (Arc::clone(verifier), Arc::clone(artifacts));
-            Mediator::new(key.clone(), follower.store().clone(), Arc::clone(history), verifier, artifacts)
+            Mediator::new(Arc::clone(signer), follower.store().clone(), Arc::clone(history), verifier, artifacts)
         };
         let mediators = judges.iter().map(mediator).collect::<Result<_, _>>().map_err(Failure::unavailable)?;
         let voice = OverHttp::new(url, config.mediator.follow_token.clone()).map_err(Failure::config)?;

@@ -530,7 +530,7 @@ impl Desk {
 
     async fn signed(&self, mediator: &Mediator, deal: &Deal, kind: proto::event::Kind) -> Result<Envelope, String> {
         let (mediator, terms) = (mediator.clone(), Arc::clone(deal.terms()));
-        blocking(move || Ok(mediator.sign(&terms, kind))).await
+        blocking(move || mediator.sign(&terms, kind)).await
     }
 
     fn missed(&self, deal: &Deal, address: Address, round: u32) {

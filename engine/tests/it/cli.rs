@@ -83,6 +83,68 @@ fn keys_are_made_shown_and_never_overwritten() {
     std::fs::write(folder.path().join("wrong"), "incorrect\n").unwrap();
     let output = tribunal(&["sign", "key.json", "--key", "key.json", "--password-file", "wrong"], folder.path());
     assert_eq!(output.status.code(), Some(78), "a wrong password: {output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("wrong password for key.json"), "{output:?}");
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::metadata(folder.path().join("key.json")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "for its owner alone");
+}
+
+#[test]
+fn a_plain_key_is_marked_shown_and_never_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = tribunal(&["--json", "keys", "new", "key.json", "--insecure-dev-key"], folder.path());
+    assert!(output.status.success(), "{output:?}");
+    let made: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let text = std::fs::read_to_string(folder.path().join("key.json")).unwrap();
+    let file: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(made["address"], file["address"]);
+    let secret = file["insecure_dev_key"].as_str().unwrap().trim_start_matches("0x").to_owned();
+    let said = |output: &Output| [output.stdout.clone(), output.stderr.clone()].concat();
+    let shown = tribunal(&["keys", "show", "key.json"], folder.path());
+    assert!(String::from_utf8_lossy(&shown.stdout).starts_with(made["address"].as_str().unwrap()), "{shown:?}");
+    // A file that contradicts itself is refused without showing what is in it.
+    let other = text.replace(file["address"].as_str().unwrap(), "0x0000000000000000000000000000000000000001");
+    std::fs::write(folder.path().join("wrong.json"), other).unwrap();
+    let wrong = tribunal(&["sign", "key.json", "--key", "wrong.json"], folder.path());
+    assert_eq!(wrong.status.code(), Some(78), "{wrong:?}");
+    for output in [output, shown, wrong] {
+        assert!(!String::from_utf8_lossy(&said(&output)).contains(&secret), "a secret is printed");
+    }
+}
+
+#[test]
+fn a_damaged_keystore_is_told_from_a_wrong_password() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("password"), "correct horse\n").unwrap();
+    std::fs::write(folder.path().join("empty"), "\n").unwrap();
+    let output = tribunal(&["keys", "new", "key.json", "--password-file", "empty"], folder.path());
+    assert_eq!(output.status.code(), Some(78), "an empty password: {output:?}");
+    assert!(!folder.path().join("key.json").exists(), "nothing is left of what failed");
+    let output = tribunal(&["keys", "new", "key.json", "--password-file", "password"], folder.path());
+    assert!(output.status.success(), "{output:?}");
+    let text = std::fs::read_to_string(folder.path().join("key.json")).unwrap();
+    let good: serde_json::Value = serde_json::from_str(&text).unwrap();
+    type Change = fn(&mut serde_json::Value);
+    let changes: [Change; 8] = [
+        |it| it["version"] = 1.into(),
+        |it| it["crypto"]["kdfparams"]["n"] = (1u64 << 40).into(),
+        |it| it["crypto"]["kdfparams"]["n"] = 0.into(),
+        |it| it["crypto"]["kdfparams"]["dklen"] = 8.into(),
+        |it| it["crypto"]["kdfparams"]["dklen"] = (1u64 << 50).into(),
+        |it| it["crypto"]["cipherparams"]["iv"] = "00".into(),
+        |it| it["crypto"]["cipher"] = "rot13".into(),
+        |it| it["crypto"]["mac"] = "".into(),
+    ];
+    for (change, number) in changes.iter().zip(0..) {
+        let mut bad = good.clone();
+        change(&mut bad);
+        std::fs::write(folder.path().join("bad.json"), bad.to_string()).unwrap();
+        let args = ["sign", "key.json", "--key", "bad.json", "--password-file", "password"];
+        let output = tribunal(&args, folder.path());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(78), "change {number}: {said}");
+        assert!(said.contains("keystore") && !said.contains("password"), "change {number}: {said}");
+    }
 }
 
 #[test]

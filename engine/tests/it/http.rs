@@ -56,7 +56,7 @@ impl World {
             verifier: Arc::clone(&verifier),
             artifacts: Arc::clone(&artifacts),
             settings: Settings { operator: operator.clone(), domains: vec![Domain::default()], recorded_time: false },
-            mediators: vec![keys::key("m1")],
+            mediators: vec![Arc::new(keys::key("m1"))],
             history: Some(Arc::new(History::open(folder.path().join("history.jsonl")).unwrap())),
             workers: 1,
         })

@@ -106,14 +106,14 @@ fn mediator(store: &Store, source: Arc<dyn ArtifactSource>) -> Mediator {
 fn mediator_with(name: &str, store: &Store, source: Arc<dyn ArtifactSource>) -> Mediator {
     let verifier = Arc::new(Service::new(OperatorLimits::default(), vec![Arc::clone(&source)]));
     let history = Arc::new(History::open(store.path().join("history.jsonl")).unwrap());
-    Mediator::new(key(name), store.clone(), history, verifier, source).unwrap()
+    Mediator::new(Arc::new(key(name)), store.clone(), history, verifier, source).unwrap()
 }
 
 /// What a mediator says after one look at a case.
 fn judge(mediator: &Mediator, deal: &Deal, round: u32) -> Vec<Envelope> {
     match mediator.examine(deal, round, u64::MAX) {
         Next::Nothing => Vec::new(),
-        Next::Say(kinds) => kinds.into_iter().map(|kind| mediator.sign(deal.terms(), kind)).collect(),
+        Next::Say(kinds) => kinds.into_iter().map(|kind| mediator.sign(deal.terms(), kind).unwrap()).collect(),
         Next::Vote(finding) => {
             let entry = mediator.intend(deal, round, &finding).unwrap();
             vec![mediator.vote(deal, &entry).unwrap()]

@@ -154,7 +154,7 @@ impl World {
             verifier: Arc::new(Service::new(limits, vec![Arc::clone(&source)])),
             artifacts: source,
             settings: Settings { operator: key("operator"), domains: vec![Domain::default()], recorded_time: false },
-            mediators: vec![key("m1")],
+            mediators: vec![Arc::new(key("m1"))],
             history: Some(Arc::new(History::open(folder.path().join("h.jsonl")).unwrap())),
             workers: 2,
         })

@@ -1,5 +1,8 @@
 use proptest::prelude::*;
-use tribunal_events::{B256, Signature, SignatureError, SigningKey, U256};
+use tribunal_events::{
+    Address, B256, Domain, Envelope, Signature, SignatureError, SignedVerdict, Signer, SignerFault, SigningKey, U256,
+    VerdictKind, proto,
+};
 use tribunal_fixtures::keys;
 
 /// The order of secp256k1.
@@ -101,4 +104,50 @@ proptest! {
         prop_assert_eq!(Signature::from_slice(signature.bytes()), Ok(signature));
         prop_assert_eq!(signature.recover(B256::new(digest)), Ok(key.address()));
     }
+}
+
+/// A signer that is away.
+#[derive(Debug)]
+struct Away;
+
+impl Signer for Away {
+    fn address(&self) -> Address {
+        Address::repeat_byte(1)
+    }
+
+    fn sign_preimage(&self, _preimage: &[u8]) -> Result<Signature, SignerFault> {
+        Err(SignerFault::Unreachable { signer: "nowhere".into(), problem: "no answer".into() })
+    }
+}
+
+#[test]
+fn a_signer_signs_what_the_key_itself_signs() {
+    let key = SigningKey::new([7; 32]).unwrap();
+    let signer: std::sync::Arc<dyn Signer> = std::sync::Arc::new(key.clone());
+    let domain = Domain::new(31337, Address::repeat_byte(3));
+    let terms_hash = B256::repeat_byte(4);
+    let one = SignedVerdict::sign(&key, &domain, terms_hash, 2, VerdictKind::Invalid, 9, B256::repeat_byte(5));
+    let other =
+        SignedVerdict::sign_with(&signer, &domain, terms_hash, 2, VerdictKind::Invalid, 9, B256::repeat_byte(5));
+    assert_eq!(other.unwrap(), one);
+    assert_eq!(one.signer(&domain, terms_hash).unwrap(), key.address());
+    let event = proto::Event { schema_version: 1, deal_id: vec![6; 32], ..Default::default() };
+    let signed = Envelope::sign_with(&event, &domain, &signer).unwrap();
+    assert_eq!(signed, Envelope::sign(&event, &domain, &key).unwrap());
+    let fault = Envelope::sign_with(&event, &domain, &Away).unwrap_err();
+    assert!(fault.retry_helps(), "{fault}");
+    let fault = Envelope::sign_with(&proto::Event::default(), &domain, &signer).unwrap_err();
+    assert!(!fault.retry_helps(), "no deal id: {fault}");
+}
+
+#[test]
+fn a_signers_answer_may_count_its_recovery_id_from_0() {
+    let key = SigningKey::new([7; 32]).unwrap();
+    let signature = key.sign(B256::repeat_byte(8));
+    let mut bytes = *signature.bytes();
+    bytes[64] -= 27;
+    assert_eq!(Signature::from_answer(&bytes).unwrap(), signature);
+    assert_eq!(Signature::from_answer(signature.bytes()).unwrap(), signature);
+    assert!(Signature::from_slice(&bytes).is_err(), "elsewhere it may not");
+    assert!(Signature::from_answer(&bytes[..64]).is_err());
 }
