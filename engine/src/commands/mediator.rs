@@ -1,6 +1,7 @@
 //! `tribunal mediator …`: what the operator of a mediator does: stake, inbox, history, record, watch. One module a
 //! subcommand.
 
+mod earnings;
 mod inbox;
 
 use std::process::ExitCode;
@@ -21,6 +22,8 @@ pub struct Args {
 enum Mediator {
     /// Cases that name or draw this mediator, the most urgent first.
     Inbox(inbox::Args),
+    /// What a mediator earned, lost and is worth, case by case.
+    Earnings(earnings::Args),
 }
 
 /// Runs the command.
@@ -30,5 +33,6 @@ enum Mediator {
 pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     match args.command {
         Mediator::Inbox(args) => inbox::run(args, json),
+        Mediator::Earnings(args) => earnings::run(args, json),
     }
 }

@@ -1,10 +1,10 @@
 //! `tribunal serve`.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, sync::Arc};
 
 use tribunal_contracts::{Addresses, Chain, JsonRpcChain};
-use tribunal_events::{Domain, SigningKey};
-use tribunal_verifiers::{ArtifactSource, OperatorLimits, Service};
+use tribunal_events::{Address, Domain, SigningKey};
+use tribunal_verifiers::{ArtifactSource, Service};
 
 use crate::{
     bus::{Bus, InProcessBus, InProcessLimits, NatsBus, NatsConfig},
@@ -15,6 +15,7 @@ use crate::{
     keystore,
     partition::Settings,
     play_money::PlayMoney,
+    policy::Preflight,
     store::Store,
 };
 
@@ -76,14 +77,7 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
     };
     let chain = chain(&config, &store).await?;
     let artifacts = crate::artifacts::folders(&config.verifiers.artifacts)?;
-    let limits = &config.verifiers;
-    let limits = OperatorLimits {
-        fuel_max: limits.fuel_max,
-        memory_bytes_max: limits.memory_bytes_max,
-        output_bytes_max: limits.output_bytes_max,
-        wall_ms_max: limits.wall_ms_max,
-    };
-    let verifier = Arc::new(Service::new(limits, vec![Arc::clone(&artifacts)]));
+    let verifier = Arc::new(Service::new(config.verifiers.limits(), vec![Arc::clone(&artifacts)]));
     tracing::info!(
         operator = %operator.address(), bus = bus.describe(), chain = chain.describe(),
         escrow = %chain.escrow(), store = %config.store.path.display(), "engine starts"
@@ -92,20 +86,23 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
         tracing::info!(mediator = %mediator.address(), "judges cases that name or draw this key");
     }
     let domains = vec![Domain::new(chain.chain_id(), chain.escrow())];
+    let judges: Vec<Address> = mediators.iter().map(SigningKey::address).collect();
+    let preflight = preflight(&config, chain.as_ref(), &judges).await;
     let engine = Engine::start(Parts {
         store,
         bus,
         chain: Some(chain),
         verifier: Arc::clone(&verifier),
         artifacts: Arc::clone(&artifacts),
-        settings: Settings { operator: operator.clone(), domains, recorded_time: false },
+        settings: Settings { operator: operator.clone(), domains, recorded_time: false, preflight },
         mediators,
         workers: config.verifiers.workers,
     })
     .await
     .map_err(Failure::unavailable)?;
     let state = http_state(&engine, &verifier, &artifacts, &operator, config.http.token.clone())
-        .with_store_hint(config.store.path.display().to_string());
+        .with_store_hint(config.store.path.display().to_string())
+        .with_mediators(judges);
     let cancel = tokio_util::sync::CancellationToken::new();
     let service =
         nats.map(|nats| tokio::spawn(crate::service::serve(nats.client().clone(), state.clone(), cancel.clone())));
@@ -125,6 +122,22 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
     }
     engine.shutdown().await;
     outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// What refuses proposals that the mediators run here would not judge, where the settings want that.
+async fn preflight(config: &Config, chain: &dyn Chain, mediators: &[Address]) -> Option<Arc<Preflight>> {
+    if !config.policy.enforce || mediators.is_empty() {
+        return None;
+    }
+    let mut bonds = BTreeMap::new();
+    for mediator in mediators {
+        match chain.bond(*mediator).await {
+            Ok(bond) => drop(bonds.insert(*mediator, bond.active)),
+            Err(fault) => tracing::warn!(%mediator, %fault, "the mediator's bond could not be read"),
+        }
+    }
+    let (policy, limits) = (config.policy.clone(), config.verifiers.limits());
+    Some(Arc::new(Preflight { policy, limits, mediators: mediators.to_vec(), bonds }))
 }
 
 /// What HTTP and the NATS service answer from.

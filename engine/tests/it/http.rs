@@ -54,7 +54,12 @@ impl World {
             chain: None,
             verifier: Arc::clone(&verifier),
             artifacts: Arc::clone(&artifacts),
-            settings: Settings { operator: operator.clone(), domains: vec![Domain::default()], recorded_time: false },
+            settings: Settings {
+                operator: operator.clone(),
+                domains: vec![Domain::default()],
+                recorded_time: false,
+                preflight: None,
+            },
             mediators: vec![keys::key("m1")],
             workers: 1,
         })
