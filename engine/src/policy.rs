@@ -22,6 +22,9 @@
 //! **Invariant:** a refusal is exact: integers and rationals only, the clock is an argument, nothing is read from anywhere.
 //! **Invariant:** nothing here decides an outcome: a proposal that is refused never existed.
 //!
+//! A store that is restored from a backup reads the bus again from where the backup stood: with a stricter policy than then
+//! it refuses what it admitted before. Restore with the settings of the time, or with `enforce = false` until it caught up.
+//!
 //! Zero windows and proof systems that nobody has cannot occur in [`Terms`]; terms name no `external` verifier.
 
 use std::{collections::BTreeMap, fmt};
@@ -450,12 +453,12 @@ fn seconds(ms: u128) -> String {
     if tenths.is_multiple_of(10) { (tenths / 10).to_string() } else { format!("{}.{}", tenths / 10, tenths % 10) }
 }
 
-/// A fraction for people, in percent to two places, rounded up.
+/// A fraction for people, in percent, rounded up to a millionth of the whole.
 fn percent(part: U512, whole: U512) -> String {
-    let hundredths = (part * U512::from(10_000u64)).div_ceil(whole);
-    let (percent, rest) = hundredths.div_rem(U512::from(100u64));
-    let rest = rest.to::<u64>();
-    if rest == 0 { format!("{percent} %") } else { format!("{percent}.{rest:02} %") }
+    let ppm = (part * U512::from(MILLION)).div_ceil(whole);
+    let (percent, rest) = ppm.div_rem(U512::from(10_000u64));
+    let text = format!("{percent}.{:04}", rest.to::<u64>());
+    format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
 #[cfg(test)]

@@ -199,7 +199,7 @@ fn one(mediator: Address, book: &MediatorRecord, cases: &[Case], here: bool) -> 
                 h2 { "Money" }
                 dl {
                     dt { "Earned" } dd { (earned(book)) }
-                    dt { "Slashed" } dd { "up to " (grouped(&book.slashed.to_string())) }
+                    dt { "Slashed" } dd { @if !book.slashed.is_zero() { "up to " } (grouped(&book.slashed.to_string())) }
                     dt { "Gas of its deals" } dd { (grouped(&book.gas_used.to_string())) }
                 }
                 @if !book.days.is_empty() {

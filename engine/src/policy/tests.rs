@@ -164,11 +164,11 @@ fn the_worked_examples_of_deterrence_come_out() {
         })
     };
     // R = C = 1, S = 10, d = 0.95, r = 0.2: p ≥ 12 %; S = 100: 1.3 %.
-    check(&colluding(120_000), &money(1, 10), "check-probability", Level::Ok, &["11.97 %", "12 %"]);
+    check(&colluding(120_000), &money(1, 10), "check-probability", Level::Ok, &["11.9618 %", "12 %"]);
     check(&colluding(119_618), &money(1, 10), "check-probability", Level::Ok, &[]);
-    check(&colluding(119_617), &money(1, 10), "check-probability", Level::Refuse, &["11.97 %"]);
-    check(&colluding(13_029), &money(1, 100), "check-probability", Level::Ok, &["1.31 %"]);
-    check(&colluding(13_028), &money(1, 100), "check-probability", Level::Refuse, &[]);
+    check(&colluding(119_617), &money(1, 10), "check-probability", Level::Refuse, &["11.9618 %", "11.9617 %"]);
+    check(&colluding(13_028), &money(1, 100), "check-probability", Level::Ok, &["1.3028 %"]);
+    check(&colluding(13_027), &money(1, 100), "check-probability", Level::Refuse, &[]);
 }
 
 #[test]

@@ -65,7 +65,8 @@ impl World {
         })
         .await
         .unwrap();
-        let state = HttpState::new(&engine, verifier, artifacts, operator, token.map(str::to_owned));
+        let state = HttpState::new(&engine, verifier, artifacts, operator, token.map(str::to_owned))
+            .with_mediators(vec![keys::address("m1")]);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
