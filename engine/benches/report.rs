@@ -152,7 +152,7 @@ fn raw_rocksdb(envelopes: &[Envelope]) -> f64 {
 }
 
 fn settings() -> Settings {
-    Settings { operator: key("operator"), domains: Vec::new(), recorded_time: false }
+    Settings { operator: key("operator"), domains: Vec::new(), recorded_time: false, preflight: None }
 }
 
 fn partition(envelopes: &[Envelope]) -> f64 {

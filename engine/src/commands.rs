@@ -7,6 +7,7 @@ pub mod deals;
 pub mod demo;
 pub mod keys;
 pub mod mediator;
+pub mod policy;
 pub mod serve;
 pub mod sign;
 pub mod submit;
@@ -51,6 +52,8 @@ enum Command {
     Keys(keys::Args),
     /// The contracts on a chain of your own.
     Contracts(contracts::Args),
+    /// Which deals this operator would judge, and why.
+    Policy(policy::Args),
     /// Your mediator: its stake on chain, its cases, what it signed and earned.
     Mediator(mediator::Args),
 }
@@ -82,6 +85,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Bundle(args) => bundle::run(args, json).await,
             Command::Keys(args) => keys::run(args, json),
             Command::Contracts(args) => contracts::run(args, json).await,
+            Command::Policy(args) => policy::run(args, json),
             Command::Mediator(args) => mediator::run(args, json).await,
         }
     });

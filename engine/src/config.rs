@@ -9,7 +9,7 @@ use figment::{
 use serde::{Deserialize, Serialize};
 use tribunal_events::Address;
 
-use crate::{failure::Failure, mediator::history::History};
+use crate::{failure::Failure, mediator::history::History, policy::Share};
 
 /// All settings.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub struct Config {
     pub operator: OperatorConfig,
     /// `[http]`
     pub http: HttpConfig,
+    /// `[policy]`
+    pub policy: PolicyConfig,
 }
 
 /// Where events come from.
@@ -179,6 +181,46 @@ impl Default for MediatorConfig {
     }
 }
 
+/// Which deals this operator agrees to judge; see [`crate::policy`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// Whether a proposal that names a mediator run here is refused where the policy says so.
+    pub enforce: bool,
+    /// Fuel that this machine burns in a second; a verification of its own jobs tells.
+    pub fuel_per_s: u64,
+    /// Share of the time to judge that stays free.
+    pub margin: Share,
+    /// Seconds until a transaction is in a block.
+    pub block_time_s: u64,
+    /// Seconds until an event is recorded.
+    pub bus_latency_s: u64,
+    /// d: how often a check finds a cheat. Absent: 1 where results are compared byte for byte or proven, else 0.95.
+    pub detection: Option<Share>,
+    /// r: share of mediators that collude with the provider.
+    pub colluding: Share,
+    /// C as a share of the price: what a cheat saves and gains.
+    pub gain: Share,
+    /// p: how often a result is disputed. 1 asks of the collateral only that a cheat who is always checked loses.
+    pub check_probability: Share,
+}
+
+impl Default for PolicyConfig {
+    fn default() -> Self {
+        Self {
+            enforce: true,
+            fuel_per_s: 300_000_000,
+            margin: Share::from_ppm(250_000),
+            block_time_s: 12,
+            bus_latency_s: 2,
+            detection: None,
+            colluding: Share::from_ppm(0),
+            gain: Share::ONE,
+            check_probability: Share::ONE,
+        }
+    }
+}
+
 impl Default for BusConfig {
     fn default() -> Self {
         Self { url: None, credentials: None, stream: crate::bus::DEALS.into() }
@@ -201,6 +243,18 @@ impl Default for VerifiersConfig {
             output_bytes_max: limits.output_bytes_max,
             wall_ms_max: limits.wall_ms_max,
             artifacts: Vec::new(),
+        }
+    }
+}
+
+impl VerifiersConfig {
+    /// This operator's limits.
+    pub const fn limits(&self) -> tribunal_verifiers::OperatorLimits {
+        tribunal_verifiers::OperatorLimits {
+            fuel_max: self.fuel_max,
+            memory_bytes_max: self.memory_bytes_max,
+            output_bytes_max: self.output_bytes_max,
+            wall_ms_max: self.wall_ms_max,
         }
     }
 }

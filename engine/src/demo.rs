@@ -162,6 +162,8 @@ pub struct Stage {
     pub operator: SigningKey,
     /// What the bus is.
     pub bus: String,
+    /// Who judges here.
+    pub mediators: Vec<Address>,
     /// The bus as NATS, if it is.
     pub nats: Option<NatsBus>,
     _server: Option<NatsServer>,
@@ -265,6 +267,7 @@ pub async fn stage(fixtures: &Path, folder: &Path, bus: Option<BusChoice>) -> Re
             operator: operator.clone(),
             domains: vec![Domain::new(chain.chain_id(), chain.escrow())],
             recorded_time: true,
+            preflight: None,
         },
         mediators: MEDIATORS.map(|name| Arc::new(development_key(name)) as Arc<dyn Signer>).to_vec(),
         history: Some(Arc::new(History::open(folder.join("history.jsonl")).map_err(Failure::unavailable)?)),
@@ -272,7 +275,8 @@ pub async fn stage(fixtures: &Path, folder: &Path, bus: Option<BusChoice>) -> Re
     })
     .await
     .map_err(Failure::unavailable)?;
-    Ok(Stage { engine, chain, artifacts, verifier, operator, bus: description, nats, _server: server })
+    let mediators = MEDIATORS.map(|name| development_key(name).address()).to_vec();
+    Ok(Stage { engine, chain, artifacts, verifier, operator, bus: description, mediators, nats, _server: server })
 }
 
 /// Plays all deals, moment by moment over all of them, and tells what each gave.

@@ -151,7 +151,7 @@ impl Performer {
         let effect_id = Digest::new(entry.id);
         let report = |transaction, block, failure| {
             let report = ChainReport { effect_id, step: kind.step(), transaction, block, failure };
-            Job::Report { deal_id: entry.deal_id, report }
+            Job::Report { deal_id: entry.deal_id, report, gas_used: 0 }
         };
         let deal = load_at(&self.store, &entry.deal_id, version).map_err(|fault| fault.to_string())?;
         let Some(deal) = deal else { return Err("the deal is not in the store".into()) };
@@ -169,7 +169,11 @@ impl Performer {
                 if let Some(failure) = &failure {
                     tracing::error!(deal_id = %entry.deal_id, failure, "the contract paid otherwise than the rule says");
                 }
-                Ok(report(mined.transaction, mined.block, failure))
+                let mut job = report(mined.transaction, mined.block, failure);
+                if let Job::Report { gas_used, .. } = &mut job {
+                    *gas_used = mined.gas_used;
+                }
+                Ok(job)
             }
             Err(fault) if fault.retry_helps() && !over(&deal, kind, now) => Err(fault.to_string()),
             Err(fault @ ChainFault::Unreachable { .. }) => Err(fault.to_string()),

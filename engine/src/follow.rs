@@ -10,14 +10,11 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -26,10 +23,13 @@ use tribunal_events::{Address, ChainLink, DealId, Envelope, EventId, Timestamp};
 
 use crate::{
     audit::Examiner,
+    config::MediatorConfig,
     effects::Activity,
+    failure::Failure,
     mediator::{
-        desk::{Desk, Voice},
-        history::Slot,
+        Mediator, MediatorFault,
+        desk::{self, Desk, Voice},
+        history::{History, Slot},
     },
     store::{Append, Fsync, NewRecord, Record, Store, StoreFault, StreamAppend, record_bytes},
     submit::{HttpSender, Operators, Patience},
@@ -303,19 +303,17 @@ impl Voice for OverHttp {
 }
 
 /// Follows a record and lets a desk judge from it, until cancelled.
-pub struct Judging {
+struct Judging {
     /// The copy.
-    pub follower: Follower,
+    follower: Follower,
     /// Where the mediators work; over the copy's store.
-    pub desk: Arc<Desk>,
+    desk: Arc<Desk>,
     /// The record's clock.
-    pub activity: Arc<Activity>,
+    activity: Arc<Activity>,
     /// Becomes true once the copy has what the service held when it was first reached.
-    pub caught_up: watch::Sender<bool>,
-    /// Whether the record is being read.
-    pub connected: Arc<AtomicBool>,
+    caught_up: watch::Sender<bool>,
     /// Ends it.
-    pub cancel: CancellationToken,
+    cancel: CancellationToken,
 }
 
 impl Judging {
@@ -323,7 +321,7 @@ impl Judging {
     ///
     /// # Errors
     /// A fault that asking again does not cure; someone must act.
-    pub async fn run(mut self) -> Result<(), FollowFault> {
+    async fn run(mut self) -> Result<(), FollowFault> {
         let tasks = TaskTracker::new();
         tasks.spawn(Arc::clone(&self.desk).sweep());
         let ended = loop {
@@ -332,7 +330,6 @@ impl Judging {
                 () = cancel.cancelled() => break Ok(()),
                 once = self.once(&tasks) => once,
             };
-            self.connected.store(false, Ordering::SeqCst);
             match once {
                 Err(fault) if !fault.retry_helps() => break Err(fault),
                 Err(fault) => tracing::warn!(%fault, "the record is asked for again"),
@@ -349,12 +346,11 @@ impl Judging {
     }
 
     async fn once(&mut self, tasks: &TaskTracker) -> Result<(), FollowFault> {
-        let Self { follower, desk, activity, caught_up, connected, .. } = self;
+        let Self { follower, desk, activity, caught_up, .. } = self;
         let end = follower.end().await?;
         if follower.store().last_position() >= end {
             caught_up.send_replace(true);
         }
-        connected.store(true, Ordering::SeqCst);
         follower
             .read(|news| {
                 activity.clock_us.fetch_max(news.record.recorded_at.us(), Ordering::SeqCst);
@@ -384,5 +380,68 @@ impl Judging {
                 true
             })
             .await
+    }
+}
+
+/// The records of others that a process follows.
+#[derive(Default)]
+pub struct Followed {
+    cancel: CancellationToken,
+    desks: Vec<Arc<Desk>>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Followed {
+    /// Follows every record that the settings name into copies below `folder`, and judges from them with mediators over
+    /// each copy; workers and counts are those of the engine's `own` desk.
+    ///
+    /// # Errors
+    /// 78 for an address that is none, 69 where a copy cannot be opened.
+    pub fn start(
+        config: &MediatorConfig,
+        folder: &Path,
+        own: &Desk,
+        history: &Arc<History>,
+        mediators: impl Fn(&Follower) -> Result<Vec<Mediator>, MediatorFault>,
+    ) -> Result<Self, Failure> {
+        let mut this = Self::default();
+        for url in &config.follow {
+            let follower = Follower::open(url, &Follower::folder(folder, url)).map_err(Failure::unavailable)?;
+            let voice = OverHttp::new(url, config.follow_token.clone()).map_err(Failure::config)?;
+            let (caught_up, has_caught_up) = watch::channel(false);
+            let activity = Arc::new(Activity::default());
+            let desk = Desk::new(desk::Parts {
+                store: follower.store().clone(),
+                voice: Arc::new(voice),
+                mediators: mediators(&follower).map_err(Failure::unavailable)?,
+                history: Arc::clone(history),
+                counts: Arc::clone(own.counts()),
+                schedule: Arc::clone(own.schedule()),
+                activity: Arc::clone(&activity),
+                recorded_time: false,
+                caught_up: has_caught_up,
+                cancel: this.cancel.clone(),
+            });
+            this.desks.push(Arc::clone(&desk));
+            let judging = Judging { follower, desk, activity, caught_up, cancel: this.cancel.clone() };
+            tracing::info!(url, "follows this record and judges its cases too");
+            this.tasks.push(tokio::spawn(async move {
+                if let Err(fault) = judging.run().await {
+                    tracing::error!(%fault, "a record is not followed any more; someone must act");
+                }
+            }));
+        }
+        Ok(this)
+    }
+
+    /// Where its cases are judged.
+    pub fn desks(&self) -> &[Arc<Desk>] {
+        &self.desks
+    }
+
+    /// Gives what is at work `grace` to finish; the rest is resumed at the next start.
+    pub async fn shutdown(self, grace: Duration) {
+        self.cancel.cancel();
+        let _ = tokio::time::timeout(grace, join_all(self.tasks)).await;
     }
 }

@@ -7,6 +7,7 @@
 //! **Invariant:** every answer is bounded in time, size and number; a slow reader of events is served from the store.
 
 mod events;
+mod mediators;
 mod metrics;
 mod openapi;
 mod page;
@@ -16,7 +17,7 @@ pub mod read;
 use std::{
     future::Future,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -45,14 +46,16 @@ use tokio::{
     sync::{Semaphore, broadcast},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tribunal_events::{DealId, SigningKey};
+use tribunal_events::{Address, DealId, SigningKey};
 use tribunal_verifiers::{ArtifactSource, REQUEST_BYTES_MAX, Service};
 
 pub use self::problem::Problem;
 use crate::{
+    accounts::Accounts,
     bus::Bus,
     effects::Activity,
     engine::Engine,
+    replay::ReplayFault,
     report::{Reporter, ReporterLimits},
     store::Store,
     submit::Patience,
@@ -92,7 +95,7 @@ struct Shared {
     recorded: broadcast::Sender<u64>,
     artifacts: Arc<dyn ArtifactSource>,
     reporter: Reporter,
-    operator: tribunal_events::Address,
+    operator: Address,
     token: Option<blake3::Hash>,
     ready: Box<dyn Fn() -> bool + Send + Sync>,
     patience: Patience,
@@ -102,6 +105,10 @@ struct Shared {
     reads: Arc<Semaphore>,
     answers: [AtomicU64; 5],
     metrics: metrics::Cache,
+    /// Books of mediators, kept up to where they were asked for last.
+    accounts: Mutex<Accounts>,
+    /// Mediators that run here.
+    mediators: Vec<Address>,
     closing: CancellationToken,
 }
 
@@ -136,6 +143,8 @@ impl HttpState {
             reads: Arc::new(Semaphore::new(READS_MAX)),
             answers: Default::default(),
             metrics: metrics::Cache::default(),
+            accounts: Mutex::default(),
+            mediators: Vec::new(),
             closing: CancellationToken::new(),
             store,
         }))
@@ -151,6 +160,12 @@ impl HttpState {
     #[must_use]
     pub fn with_store_hint(self, store: impl Into<String>) -> Self {
         self.change(|shared| shared.store_hint = Some(store.into()))
+    }
+
+    /// Shows these as the mediators that run here, on the page and in metrics. Before the state is cloned.
+    #[must_use]
+    pub fn with_mediators(self, mediators: Vec<Address>) -> Self {
+        self.change(|shared| shared.mediators = mediators)
     }
 
     /// Waits otherwise for receipts of posted events. Before the state is cloned.
@@ -184,6 +199,24 @@ impl HttpState {
         self.0.closing.cancel();
     }
 
+    /// Reads the books of mediators, kept up to where the log ends, on a thread of its own.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    async fn accounts<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Accounts) -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let shared = Arc::clone(&self.0);
+        self.read(move |store| -> Result<T, ReplayFault> {
+            // A reader that panicked changed nothing that the next one would not read on from.
+            let mut accounts = shared.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+            accounts.catch_up(store)?;
+            Ok(work(&accounts))
+        })
+        .await
+    }
+
     /// Reads the store on a thread of its own.
     ///
     /// # Errors
@@ -211,6 +244,10 @@ pub fn router(state: HttpState) -> Router {
     let reading = Router::new()
         .route("/", get(page::index))
         .route("/deals/{id}", get(page::deal))
+        .route("/mediators", get(mediators::index))
+        .route("/mediators/{address}", get(mediators::page))
+        .route("/api/v1/mediators/{address}", get(mediators::record))
+        .route("/api/v1/mediators/{address}/record.csv", get(mediators::csv))
         .route("/api/v1/deals", get(deals))
         .route("/api/v1/deals/{id}", get(deal))
         .route("/api/v1/deals/{id}/events", get(deal_events))

@@ -8,6 +8,7 @@
 //! **Invariant:** the store is the truth; the bus is a conveyor, the chain a witness with its own clock.
 //! **Invariant:** effects are performed after the append that holds them, at least once, recognised by their id.
 
+pub mod accounts;
 pub mod artifacts;
 pub mod audit;
 pub mod bundle;
@@ -24,9 +25,11 @@ pub mod follow;
 pub mod http;
 pub mod keystore;
 pub mod mediator;
+pub mod moment;
 pub mod outbox;
 pub mod partition;
 pub mod play_money;
+pub mod policy;
 pub mod remote_signer;
 pub mod replay;
 pub mod report;

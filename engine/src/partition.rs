@@ -8,6 +8,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    sync::Arc,
     thread,
 };
 
@@ -19,11 +20,13 @@ use tribunal_events::{
 };
 
 use crate::{
+    accounts,
     bus::Message,
     equivocation,
+    policy::{self, Preflight},
     replay::{ReplayFault, load},
     seal::{countersign, seal},
-    store::{Append, CursorUpdate, NewRecord, OutboxEntry, Record, Refused, Store, StoreFault, StreamAppend},
+    store::{Append, CursorUpdate, NewRecord, OutboxEntry, Record, Refused, Store, StoreFault, StreamAppend, TableRow},
 };
 
 /// Subject of messages that only carry the bus's time.
@@ -44,6 +47,9 @@ pub struct Settings {
     pub domains: Vec<Domain>,
     /// Whether times come from a recording's headers instead of the bus.
     pub recorded_time: bool,
+    /// Refuses proposals that a mediator run here would not judge; none admits whatever the rules admit. A refused proposal
+    /// never existed, so no outcome depends on it and no audit asks for it.
+    pub preflight: Option<Arc<Preflight>>,
 }
 
 /// Work for the writer.
@@ -57,6 +63,8 @@ pub enum Job {
         deal_id: DealId,
         /// What became of it.
         report: ChainReport,
+        /// Gas that its transaction took, 0 if there is none: for the books, no rule looks at it.
+        gas_used: u64,
     },
     /// An effect without outcome is done.
     Done {
@@ -128,6 +136,7 @@ struct Staged {
     refused: Vec<Refused>,
     receipts: Vec<Draft>,
     verdicts: equivocation::Staged,
+    rows: Vec<TableRow>,
 }
 
 /// A receipt whose position is known after the append.
@@ -190,16 +199,18 @@ impl Partition {
                     cursor = Some(message.cursor());
                     messages.push(message);
                 }
-                Job::Report { deal_id, report } => reports.push((deal_id, report)),
+                Job::Report { deal_id, report, gas_used } => reports.push((deal_id, report, gas_used)),
                 Job::Done { effect_id } => staged.done.push(effect_id),
             }
         }
         let mut arrivals = on_all_cores(messages, arrive);
         self.authenticate(&mut arrivals)?;
-        for (deal_id, report) in reports {
+        for (deal_id, report, gas_used) in reports {
             staged.done.push(*report.effect_id.bytes());
             let deal = self.deal(&deal_id)?;
+            let gas = accounts::gas_row(deal_id, &report, gas_used);
             let events = self.decide(deal.as_ref(), &Input::Chain(report)).unwrap_or_default();
+            staged.rows.extend(gas.filter(|_| !events.is_empty()));
             self.apply(deal, events, &mut staged);
         }
         for arrival in arrivals {
@@ -271,8 +282,10 @@ impl Partition {
                     staged.receipts.push(Draft { event_id, deal_id, status: ReceiptStatus::Duplicate, reason, domain });
                     return Ok(());
                 }
-                match self.decide(deal.as_ref(), &Input::Said(&event)) {
-                    Ok(events) => {
+                let unwanted = if deal.is_none() { self.unwanted(&event) } else { None };
+                match (self.decide(deal.as_ref(), &Input::Said(&event)), unwanted) {
+                    (Ok(_), Some(sentence)) => (policy::REJECTION_CODE, sentence),
+                    (Ok(events), None) => {
                         if let EventKind::VoteRevealed { vote, .. } | EventKind::VerdictGiven { vote } = event.kind() {
                             self.witness(deal.as_ref(), vote, staged)?;
                         }
@@ -288,7 +301,7 @@ impl Partition {
                         });
                         return Ok(());
                     }
-                    Err(rejection) => (rejection.code(), rejection.to_string()),
+                    (Err(rejection), _) => (rejection.code(), rejection.to_string()),
                 }
             }
         };
@@ -319,6 +332,13 @@ impl Partition {
         let effect = staged.verdicts.witness(&self.store, deal, vote, self.clock)?;
         staged.outbox.extend(effect);
         Ok(())
+    }
+
+    /// Why a mediator run here would not judge the deal that this event proposes, if one is named and would not.
+    fn unwanted(&self, event: &SignedEvent) -> Option<String> {
+        let preflight = self.settings.preflight.as_ref()?;
+        let EventKind::Proposed { terms, .. } = event.kind() else { return None };
+        preflight.refusal(terms, self.clock)
     }
 
     fn decide(&self, deal: Option<&Deal>, input: &Input<'_>) -> Result<Vec<DealEvent>, Rejection> {
@@ -374,11 +394,12 @@ impl Partition {
     }
 
     fn append(&mut self, staged: Staged, cursor: Option<crate::store::Cursor>) -> Result<Processed, PartitionFault> {
-        let Staged { streams, outbox, done, refused, receipts, verdicts, .. } = staged;
+        let Staged { streams, outbox, done, refused, receipts, verdicts, mut rows, .. } = staged;
         let cursor = cursor.map(|cursor| CursorUpdate { stream: self.stream.clone(), cursor });
         let effects = outbox.clone();
         let append = Append { streams, cursor, outbox_add: outbox, outbox_done: done, refused: refused.clone() };
-        let records = self.store.append_with(append, |_| verdicts.into_rows())?;
+        rows.extend(verdicts.into_rows());
+        let records = self.store.append_with(append, |_| rows)?;
         let places: BTreeMap<_, _> =
             records.iter().map(|record| (record.event_id, (record.version, record.position))).collect();
         let mut answers = Vec::with_capacity(receipts.len());

@@ -70,6 +70,7 @@ pub use artifacts::{
 };
 pub use comparator::{Comparison, compare};
 pub use proof::{Curve, ProofProblem, verify_batch};
+pub use reexecution::RUNTIMES;
 pub use request::{
     BadRequest, Claim, Claimed, ClaimedOutput, Job, JobInput, Method, Needs, ProofMethod, REQUEST_BYTES_MAX, Reference,
     Request, VOTES_MAX, Vote,

@@ -31,6 +31,9 @@ impl Finding {
     }
 }
 
+/// Names of runtime profiles that this verifier runs; any other is inconclusive, `unknown-runtime`.
+pub const RUNTIMES: [&str; 2] = ["wasm", PROFILE];
+
 pub(crate) fn verify(check: &Check<'_>) -> Result<Verdict, BadRequest> {
     let (Some(job), Some(claim)) = (&check.request.job, &check.request.claim) else {
         return Err(BadRequest::new("job", "a job and a claim are needed"));
@@ -43,7 +46,7 @@ pub(crate) fn verify(check: &Check<'_>) -> Result<Verdict, BadRequest> {
     if *comparator != Comparator::Exact {
         evidence.local = vec!["own_outputs", "own_stdout", "fuel_used"];
     }
-    if !matches!(job.runtime.as_str(), "wasm" | PROFILE) {
+    if !RUNTIMES.contains(&job.runtime.as_str()) {
         let detail = format!("this verifier has the runtime {PROFILE}, not {}", job.runtime);
         return Ok(Verdict::inconclusive("unknown-runtime", detail, evidence));
     }

@@ -174,7 +174,8 @@ fn evidence(stage: &Stage, played: &[Played], out: &Path) -> Result<Evidence, Fa
 async fn serve(stage: &Stage, listen: SocketAddr, out: &Path, json: bool) -> Result<(), Failure> {
     let state =
         crate::commands::serve::http_state(&stage.engine, &stage.verifier, &stage.artifacts, &stage.operator, None)
-            .with_store_hint(out.join("store").display().to_string());
+            .with_store_hint(out.join("store").display().to_string())
+            .with_mediators(stage.mediators.clone());
     let listener = tokio::net::TcpListener::bind(listen).await.map_err(|error| {
         Failure::unavailable(format!("cannot listen on {listen}: {error}; give --listen ADDRESS:PORT"))
     })?;

@@ -1,6 +1,7 @@
 //! `tribunal mediator …`: what the operator of a mediator does: stake, inbox, history, record, watch. One module a
 //! subcommand.
 
+mod earnings;
 mod history;
 pub mod inbox;
 mod registry;
@@ -38,6 +39,8 @@ enum Mediator {
     Collect(registry::CollectArgs),
     /// Stake, standing and balances on chain.
     Status(registry::StatusArgs),
+    /// What a mediator earned, lost and is worth, case by case.
+    Earnings(earnings::Args),
 }
 
 /// Runs the command.
@@ -54,5 +57,6 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
         Mediator::Unbond(args) => registry::unbond(args, json).await,
         Mediator::Collect(args) => registry::collect(args, json).await,
         Mediator::Status(args) => registry::status(args, json).await,
+        Mediator::Earnings(args) => earnings::run(args, json),
     }
 }

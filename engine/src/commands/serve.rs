@@ -1,28 +1,24 @@
 //! `tribunal serve`.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use tribunal_contracts::{Addresses, Chain, JsonRpcChain};
-use tribunal_events::{Domain, Signer, SigningKey};
-use tribunal_verifiers::{ArtifactSource, OperatorLimits, Service};
+use tribunal_events::{Address, Domain, Signer, SigningKey};
+use tribunal_verifiers::{ArtifactSource, Service};
 
 use crate::{
     bus::{Bus, InProcessBus, InProcessLimits, NatsBus, NatsConfig},
     config::{self, Config},
-    effects::Activity,
     engine::{Engine, Parts, now},
     failure::Failure,
-    follow::{Follower, Judging, OverHttp},
+    follow::{Followed, Follower},
     http::HttpState,
     keystore,
-    mediator::{
-        Mediator,
-        desk::{self, Desk},
-        history::History,
-    },
+    mediator::{Mediator, history::History},
     partition::Settings,
     play_money::PlayMoney,
+    policy::Preflight,
     store::Store,
 };
 
@@ -88,14 +84,7 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
     };
     let chain = chain(&config, &store).await?;
     let artifacts = crate::artifacts::folders(&config.verifiers.artifacts)?;
-    let limits = &config.verifiers;
-    let limits = OperatorLimits {
-        fuel_max: limits.fuel_max,
-        memory_bytes_max: limits.memory_bytes_max,
-        output_bytes_max: limits.output_bytes_max,
-        wall_ms_max: limits.wall_ms_max,
-    };
-    let verifier = Arc::new(Service::new(limits, vec![Arc::clone(&artifacts)]));
+    let verifier = Arc::new(Service::new(config.verifiers.limits(), vec![Arc::clone(&artifacts)]));
     tracing::info!(
         operator = %operator.address(), bus = bus.describe(), chain = chain.describe(),
         escrow = %chain.escrow(), store = %config.store.path.display(), "engine starts"
@@ -104,22 +93,38 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
         tracing::info!(mediator = %mediator.address(), "judges cases that name or draw this key");
     }
     let domains = vec![Domain::new(chain.chain_id(), chain.escrow())];
+    let mediators: Vec<Address> = judges.iter().map(|signer| signer.address()).collect();
+    let preflight = preflight(&config, chain.as_ref(), &mediators).await;
     let engine = Engine::start(Parts {
         store,
         bus,
         chain: Some(chain),
         verifier: Arc::clone(&verifier),
         artifacts: Arc::clone(&artifacts),
-        settings: Settings { operator: operator.clone(), domains, recorded_time: false },
+        settings: Settings { operator: operator.clone(), domains, recorded_time: false, preflight },
         mediators: judges.clone(),
         history: history.clone(),
         workers: config.verifiers.workers,
     })
     .await
     .map_err(Failure::unavailable)?;
-    let followed = follow(&config, &engine, &judges, history.as_ref(), &verifier, &artifacts)?;
+    let followed = match (engine.desk(), &history) {
+        (Some(own), Some(history)) => {
+            let judging = |follower: &Follower| {
+                let mediator = |signer: &Arc<dyn Signer>| {
+                    let (store, history) = (follower.store().clone(), Arc::clone(history));
+                    Mediator::new(Arc::clone(signer), store, history, Arc::clone(&verifier), Arc::clone(&artifacts))
+                };
+                judges.iter().map(mediator).collect::<Result<_, _>>()
+            };
+            Followed::start(&config.mediator, &config.followed(), own, history, judging)?
+        }
+        _ if config.mediator.follow.is_empty() => Followed::default(),
+        _ => return Err(Failure::config("mediator.follow needs mediator.keystore or mediator.signer_url")),
+    };
     let state = http_state(&engine, &verifier, &artifacts, &operator, config.http.token.clone())
-        .with_store_hint(config.store.path.display().to_string());
+        .with_store_hint(config.store.path.display().to_string())
+        .with_mediators(mediators);
     let cancel = CancellationToken::new();
     let service =
         nats.map(|nats| tokio::spawn(crate::service::serve(nats.client().clone(), state.clone(), cancel.clone())));
@@ -142,71 +147,20 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-/// Records of other engines that are followed.
-struct Followed {
-    cancel: CancellationToken,
-    tasks: Vec<tokio::task::JoinHandle<()>>,
-}
-
-impl Followed {
-    /// Gives what is at work `grace` to finish.
-    async fn shutdown(self, grace: Duration) {
-        self.cancel.cancel();
-        let all = futures::future::join_all(self.tasks);
-        // What is not finished by then is resumed at the next start.
-        let _ = tokio::time::timeout(grace, all).await;
+/// What refuses proposals that the mediators run here would not judge, where the settings want that.
+async fn preflight(config: &Config, chain: &dyn Chain, mediators: &[Address]) -> Option<Arc<Preflight>> {
+    if !config.policy.enforce || mediators.is_empty() {
+        return None;
     }
-}
-
-/// Follows every record that the settings name, and judges from it.
-fn follow(
-    config: &Config,
-    engine: &Engine,
-    judges: &[Arc<dyn Signer>],
-    history: Option<&Arc<History>>,
-    verifier: &Arc<Service>,
-    artifacts: &Arc<dyn ArtifactSource>,
-) -> Result<Followed, Failure> {
-    let mut followed = Followed { cancel: CancellationToken::new(), tasks: Vec::new() };
-    let urls = &config.mediator.follow;
-    let (Some(history), Some(own)) = (history, engine.desk()) else {
-        return match urls.first() {
-            None => Ok(followed),
-            Some(_) => Err(Failure::config("mediator.follow needs mediator.keystore: nothing here judges")),
-        };
-    };
-    for url in urls {
-        let follower = Follower::open(url, &Follower::folder(&config.followed(), url)).map_err(Failure::unavailable)?;
-        let mediator = |signer: &Arc<dyn Signer>| {
-            let (verifier, artifacts) = (Arc::clone(verifier), Arc::clone(artifacts));
-            Mediator::new(Arc::clone(signer), follower.store().clone(), Arc::clone(history), verifier, artifacts)
-        };
-        let mediators = judges.iter().map(mediator).collect::<Result<_, _>>().map_err(Failure::unavailable)?;
-        let voice = OverHttp::new(url, config.mediator.follow_token.clone()).map_err(Failure::config)?;
-        let (caught_up, has_caught_up) = tokio::sync::watch::channel(false);
-        let activity = Arc::new(Activity::default());
-        let desk = Desk::new(desk::Parts {
-            store: follower.store().clone(),
-            voice: Arc::new(voice),
-            mediators,
-            history: Arc::clone(history),
-            counts: Arc::clone(own.counts()),
-            schedule: Arc::clone(own.schedule()),
-            activity: Arc::clone(&activity),
-            recorded_time: false,
-            caught_up: has_caught_up,
-            cancel: followed.cancel.clone(),
-        });
-        let (connected, cancel) = (Arc::default(), followed.cancel.clone());
-        let judging = Judging { follower, desk, activity, caught_up, connected, cancel };
-        tracing::info!(url, "follows this record and judges its cases too");
-        followed.tasks.push(tokio::spawn(async move {
-            if let Err(fault) = judging.run().await {
-                tracing::error!(%fault, "a record is not followed any more; someone must act");
-            }
-        }));
+    let mut bonds = BTreeMap::new();
+    for mediator in mediators {
+        match chain.bond(*mediator).await {
+            Ok(bond) => drop(bonds.insert(*mediator, bond.active)),
+            Err(fault) => tracing::warn!(%mediator, %fault, "the mediator's bond could not be read"),
+        }
     }
-    Ok(followed)
+    let (policy, limits) = (config.policy.clone(), config.verifiers.limits());
+    Some(Arc::new(Preflight { policy, limits, mediators: mediators.to_vec(), bonds }))
 }
 
 /// What HTTP and the NATS service answer from.

@@ -221,8 +221,16 @@ fn hex_to_base64(json: &mut Value) {
 
 /// Reads terms from whatever holds them.
 fn load_terms(path: &Path) -> Result<Terms, Failure> {
-    let bytes = read(path)?;
-    let wrong = |problem: String| Failure::usage(format!("--terms {}: {problem}", path.display()));
+    read_terms(path).map_err(|problem| Failure::usage(format!("--terms {problem}")))
+}
+
+/// Terms from a file (`-`: standard input): as JSON or protobuf, in a proposal, or in the envelope of one.
+///
+/// # Errors
+/// A sentence that begins with the file.
+pub fn read_terms(path: &Path) -> Result<Terms, String> {
+    let bytes = read(path).map_err(|failure| failure.sentence)?;
+    let wrong = |problem: String| format!("{}: {problem}", path.display());
     let encoded = match std::str::from_utf8(&bytes) {
         Ok(text) if text.trim_start().starts_with('{') => terms_bytes(text).map_err(wrong)?,
         _ => bytes,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
+    fmt::{Display, Write as _},
     sync::{Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
@@ -13,8 +13,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use tribunal_events::Timestamp;
+
 use super::HttpState;
-use crate::store::{Store, StoreFault};
+use crate::{
+    accounts::MediatorRecord,
+    moment,
+    policy::REJECTION_CODE,
+    store::{Store, StoreFault},
+};
 
 /// Refused messages that are looked at to count their reasons, at most; older ones count as `older`.
 const REFUSED_READ_MAX: u64 = 10_000;
@@ -70,8 +77,18 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
         let labelled = |name: &str, value: &str| format!("{name}=\"{}\"", escape(value));
         let refused: Vec<_> = counted.refused_by.iter().map(|(code, n)| (labelled("reason", code), *n)).collect();
         text.metric("tribunal_events_refused_total", "counter", "Messages not admitted, by reason.", &refused);
+        let unwanted = counted.refused_by.get(REJECTION_CODE).copied().unwrap_or_default();
+        let help = "Proposals refused because a mediator run here would not judge them.";
+        text.metric("tribunal_policy_refused_total", "counter", help, &[("", unwanted)]);
         let deals = [("state=\"open\"", counted.open), ("state=\"settled\"", counted.settled)];
         text.metric("tribunal_deals", "gauge", "Deals that may still move, and that are over.", &deals);
+    }
+    let judges = state.0.mediators.clone();
+    let books = state.accounts(move |accounts| {
+        judges.iter().map(|mediator| accounts.record(*mediator, Timestamp::default())).collect::<Vec<_>>()
+    });
+    if let Ok(books) = books.await {
+        mediators(&mut text, &books);
     }
     let activity = &state.0.activity;
     let effects = activity.effects.load(Ordering::SeqCst) + activity.waiting.load(Ordering::SeqCst);
@@ -121,11 +138,51 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.0).into_response()
 }
 
+/// What the mediators run here did, as the log tells it.
+fn mediators(text: &mut Text, books: &[MediatorRecord]) {
+    let each = |value: fn(&MediatorRecord) -> usize| -> Vec<_> {
+        books.iter().map(|book| (format!("mediator=\"{}\"", book.mediator), value(book))).collect()
+    };
+    let help = "Cases of a mediator run here that are not decided.";
+    text.metric("tribunal_mediator_cases_open", "gauge", help, &each(|book| book.open));
+    let help = "Votes given or revealed in time.";
+    text.metric("tribunal_mediator_votes_total", "counter", help, &each(|book| book.voted));
+    let help = "Votes that agreed with the outcome.";
+    text.metric("tribunal_mediator_agreed_total", "counter", help, &each(|book| book.agreed));
+    let help = "Votes against the outcome.";
+    text.metric("tribunal_mediator_disagreed_total", "counter", help, &each(|book| book.disagreed));
+    let help = "Inconclusive votes.";
+    text.metric("tribunal_mediator_inconclusive_total", "counter", help, &each(|book| book.inconclusive));
+    let help = "Cases without a vote in time.";
+    text.metric("tribunal_mediator_silences_total", "counter", help, &each(|book| book.silent));
+    let earned: Vec<_> = books
+        .iter()
+        .flat_map(|book| {
+            book.earned
+                .iter()
+                .map(|(token, earned)| (format!("mediator=\"{}\",token=\"{}\"", book.mediator, escape(token)), *earned))
+        })
+        .collect();
+    text.metric("tribunal_mediator_earned_base_units_total", "counter", "Fees paid, by token.", &earned);
+    let slashed: Vec<_> = books.iter().map(|book| (format!("mediator=\"{}\"", book.mediator), book.slashed)).collect();
+    let help = "What silence cost at most.";
+    text.metric("tribunal_mediator_slashed_base_units_total", "counter", help, &slashed);
+    let last: Vec<_> = books
+        .iter()
+        .filter_map(|book| {
+            let at = moment::parse(book.last_vote_at.as_ref()?)?;
+            Some((format!("mediator=\"{}\"", book.mediator), at.s()))
+        })
+        .collect();
+    let help = "Unix time of the last vote.";
+    text.metric("tribunal_mediator_last_vote_timestamp_seconds", "gauge", help, &last);
+}
+
 #[derive(Default)]
 struct Text(String);
 
 impl Text {
-    fn metric<L: AsRef<str>>(&mut self, name: &str, kind: &str, help: &str, samples: &[(L, u64)]) {
+    fn metric<L: AsRef<str>, V: Display>(&mut self, name: &str, kind: &str, help: &str, samples: &[(L, V)]) {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
         for (labels, value) in samples {
             let _ = match labels.as_ref() {

@@ -9,6 +9,10 @@ pub(super) fn document() -> Value {
         "name": "id", "in": "path", "required": true, "description": "deal id",
         "schema": { "type": "string", "pattern": "^0x[0-9a-f]{64}$" }
     });
+    let mediator = json!({
+        "name": "address", "in": "path", "required": true, "description": "account of a mediator",
+        "schema": { "type": "string", "pattern": "^0x[0-9a-fA-F]{40}$" }
+    });
     let deal = |more: Vec<Value>| [vec![id.clone()], more].concat();
     json!({
         "openapi": "3.1.0",
@@ -42,6 +46,24 @@ pub(super) fn document() -> Value {
                 "parameters": deal(vec![]),
                 "responses": with_problems(json!({
                     "200": { "description": "The bundle", "content": { "application/octet-stream": { "schema": { "type": "string", "format": "binary" } } } }
+                }), &["400", "404", "503"])
+            } },
+            "/api/v1/mediators/{address}": { "get": {
+                "operationId": "getMediator", "summary": "A mediator's cases, earnings, slashes and reputation",
+                "description": "The newest cases first. Sums are over all cases, or with `since` over those opened from then on; score and streak are over all.",
+                "parameters": [mediator.clone(),
+                    query("since", "string", "a day such as 2026-03-01, RFC 3339 or unix seconds"),
+                    query("limit", "integer", "cases, 1 to 1000, default 100"),
+                    query("offset", "integer", "cases to skip, default 0")
+                ],
+                "responses": responses("The record", schema("MediatorRecord"), &["400", "404", "503"])
+            } },
+            "/api/v1/mediators/{address}/record.csv": { "get": {
+                "operationId": "getMediatorCsv", "summary": "The same as a table for spreadsheets (RFC 4180), one line a case, the oldest first",
+                "description": crate::accounts::CSV_COLUMNS.join(", "),
+                "parameters": [mediator, query("since", "string", "as above")],
+                "responses": with_problems(json!({
+                    "200": { "description": "The cases", "content": { "text/csv": { "schema": { "type": "string" } } } }
                 }), &["400", "404", "503"])
             } },
             "/api/v1/events": { "post": {
@@ -152,6 +174,7 @@ fn schemas() -> Value {
             "deals": list(schema("Summary")), "total": integer(), "next_offset": { "type": ["integer", "null"] }, "log_position": integer()
         } },
         "Deal": { "type": "object", "properties": deal },
+        "MediatorRecord": mediator_record(),
         "Record": { "type": "object", "properties": {
             "position": integer(), "version": integer(), "deal_id": hex(32), "event_id": hex(32), "kind": text(),
             "recorded_at": text(), "signer": hex(20), "previous": hex(32), "link": hex(32), "envelope": schema("Envelope"),
@@ -187,4 +210,47 @@ fn schemas() -> Value {
             "reason_code": text(), "receipts": list(schema("Receipt"))
         } }
     })
+}
+
+fn mediator_record() -> Value {
+    let text = || json!({ "type": "string" });
+    let maybe = || json!({ "type": ["string", "null"] });
+    let integer = || json!({ "type": "integer", "minimum": 0 });
+    let list = |properties: Value| json!({ "type": "array", "items": { "type": "object", "properties": properties } });
+    let case = json!({
+        "deal_id": text(), "round": integer(), "opened_at": text(), "protocol": { "enum": ["drawn", "appointed"] },
+        "panel_size": integer(), "committed_at": maybe(), "voted_at": maybe(), "vote": maybe(), "reason_code": text(),
+        "with_majority": { "type": ["boolean", "null"] },
+        "standing": { "enum": ["open", "agreed", "disagreed", "inconclusive", "undecided", "silent", "unheard"] },
+        "outcome": maybe(), "redrawn": { "type": "boolean" }, "token": text(), "fee": text(), "settled_at": maybe(),
+        "slash": text(), "slash_transaction": maybe(), "gas_used": integer()
+    });
+    let day =
+        json!({ "day": { "type": "string", "format": "date" }, "token": text(), "earned": text(), "cases": integer() });
+    let mut record = json!({
+        "mediator": text(), "log_position": integer(), "as_of": text(), "last_vote_at": maybe(), "slashed": text(),
+        "earned": { "type": "object", "description": "base units by token", "additionalProperties": text() },
+        "next_offset": { "type": ["integer", "null"] }, "days": list(day), "records": list(case)
+    });
+    let counts = [
+        "cases",
+        "open",
+        "voted",
+        "agreed",
+        "disagreed",
+        "inconclusive",
+        "undecided",
+        "silent",
+        "unheard",
+        "redrawn",
+        "withheld",
+        "gas_used",
+        "score",
+        "streak",
+        "streak_longest",
+    ];
+    for name in counts {
+        record[name] = integer();
+    }
+    json!({ "type": "object", "properties": record })
 }

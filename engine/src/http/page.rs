@@ -120,7 +120,7 @@ fn gather(store: &Store, id: &DealId, at: Option<u64>) -> Result<Option<DealPage
     }))
 }
 
-fn respond(status: StatusCode, title: &str, deal: Option<&DealId>, body: &Markup) -> Response {
+pub(super) fn respond(status: StatusCode, title: &str, deal: Option<&DealId>, body: &Markup) -> Response {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -134,7 +134,7 @@ fn respond(status: StatusCode, title: &str, deal: Option<&DealId>, body: &Markup
             body data-deal=[deal] {
                 header.top {
                     a.brand href="/" { "Tribunal" }
-                    nav { a href="/" { "Deals" } a href="/api/v1/openapi.json" { "API" } a href="/metrics" { "Metrics" } }
+                    nav { a href="/" { "Deals" } a href="/mediators" { "Mediators" } a href="/api/v1/openapi.json" { "API" } a href="/metrics" { "Metrics" } }
                 }
                 main { (body) }
                 footer { "Every line here is a signed event in an append-only log. Times are UTC." }
@@ -150,7 +150,7 @@ fn respond(status: StatusCode, title: &str, deal: Option<&DealId>, body: &Markup
     (status, headers, page.into_string()).into_response()
 }
 
-fn sorry(problem: &Problem) -> Response {
+pub(super) fn sorry(problem: &Problem) -> Response {
     let (status, detail) = problem.parts();
     let body = html! {
         h1 { (status.canonical_reason().unwrap_or("Problem")) }
@@ -371,7 +371,7 @@ fn vote_card(vote: &read::VoteView) -> Markup {
                 span { span class={ "badge " (vote.verdict) } { (vote.verdict) } " " span.code { (vote.reason_code) } }
                 span.dim { "round " (vote.round) " · log " (vote.position) }
             }
-            p { "Mediator " @if let Ok(address) = vote.mediator.parse() { (account(address)) }
+            p { "Mediator " @if let Ok(address) = vote.mediator.parse() { a href={ "/mediators/" (vote.mediator) } { (account(address)) } }
                 @if let Some(detail) = detail.filter(|detail| !detail.is_empty()) { ": " (detail) } }
             @if let Some(evidence) = evidence {
                 details {
@@ -413,25 +413,25 @@ fn money_moved(deal: &DealSummary) -> Markup {
 }
 
 /// An account, shortened, with a colour of its own.
-fn account(address: Address) -> Markup {
+pub(super) fn account(address: Address) -> Markup {
     let full = format!("{address:#x}");
     let hue = u32::from_be_bytes([address[0], address[1], address[2], address[3]]) % 360;
     html! { span.account title=(full) style={ "--hue:" (hue) } { (short(&full)) } }
 }
 
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     match text.char_indices().nth(10) {
         Some((cut, _)) if text.is_ascii() && text.len() > 18 => format!("{}…{}", &text[..cut], &text[text.len() - 6..]),
         _ => text.to_owned(),
     }
 }
 
-fn when(rfc3339: &str) -> String {
+pub(super) fn when(rfc3339: &str) -> String {
     rfc3339.get(..19).unwrap_or(rfc3339).replace('T', " ")
 }
 
 /// Digits in groups of three.
-fn grouped(number: &str) -> String {
+pub(super) fn grouped(number: &str) -> String {
     let (sign, digits) = match number.strip_prefix(['+', '-']) {
         Some(digits) => (if number.starts_with('-') { "−" } else { "+" }, digits),
         None => ("", number),

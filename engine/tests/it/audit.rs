@@ -39,8 +39,12 @@ impl Engine {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path().join("store"), Fsync::Never).unwrap();
-        let settings =
-            Settings { operator: keys::key("operator"), domains: vec![chain::domain()], recorded_time: false };
+        let settings = Settings {
+            operator: keys::key("operator"),
+            domains: vec![chain::domain()],
+            recorded_time: false,
+            preflight: None,
+        };
         let partition = Partition::new(store.clone(), settings, "DEALS").unwrap();
         Self { _folder: folder, store, partition, sequence: 0, block: 0, hold: BTreeSet::new(), refuses: false }
     }
@@ -120,7 +124,7 @@ fn perform(entry: &OutboxEntry, kind: EffectKind, block: u64) -> Job {
     }
     let (effect_id, transaction) = (Digest::new(entry.id), B256::new(entry.id));
     let report = ChainReport { effect_id, step: kind.step(), transaction, block, failure: None };
-    Job::Report { deal_id: entry.deal_id, report }
+    Job::Report { deal_id: entry.deal_id, report, gas_used: 0 }
 }
 
 /// The wordcount job, and all that it reads and leaves.

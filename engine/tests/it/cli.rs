@@ -19,7 +19,7 @@ fn bad_usage_ends_with_64_and_help_with_0() {
     for args in [&["no-such-command"][..], &["verify"], &["audit", "--no-such-flag"], &[]] {
         assert_eq!(tribunal(args, folder.path()).status.code(), Some(64), "{args:?}");
     }
-    let help = ["demo", "serve", "sign", "submit", "deals", "verify", "audit", "bundle", "keys"];
+    let help = ["demo", "serve", "sign", "submit", "deals", "verify", "audit", "bundle", "keys", "policy", "mediator"];
     for command in help {
         let output = tribunal(&[command, "--help"], folder.path());
         assert_eq!(output.status.code(), Some(0), "{command}");
@@ -190,4 +190,71 @@ fn a_demo_never_replaces_a_store_that_no_demo_made() {
     let output = tribunal(&args, folder.path());
     assert_eq!(output.status.code(), Some(64), "{output:?}");
     assert_eq!(std::fs::read_to_string(&record).unwrap(), "somebody's");
+}
+
+/// Terms as the README's operator writes them, with fields of `terms` replaced.
+fn terms(folder: &Path, change: impl FnOnce(&mut serde_json::Value)) {
+    let account = |digit: &str| format!("0x{}", digit.repeat(40));
+    let artifact = format!("sha256:{}", "ab".repeat(32));
+    let mut terms = serde_json::json!({
+        "version": 1, "nonce": format!("0x{}", "07".repeat(32)),
+        "members": { "client": account("1"), "provider": account("2"), "operator": account("3") },
+        "job": { "runtime": "wasm-1", "module": artifact, "args": ["wordcount"], "outputs": ["/out"],
+            "limits": { "fuel": "1000000000", "memory_bytes": "67108864", "output_bytes": "1048576", "wall_ms": "60000" } },
+        "method": { "reexecution": {} }, "comparator": { "exact": {} },
+        "mediation": { "appointed": {}, "mediators": [account("4")] },
+        "pricing": { "fixed": { "price": "1000" }, "payment_collateral": "1000", "results_collateral": "4000", "mediation_fee": "100" },
+        "timeouts": { "agree_by_s": "1772356200", "submit_s": "600", "judge_s": "600", "availability_s": "60",
+            "mediate_s": "600", "submit_collateral": "50", "judge_collateral": "50" },
+        "fee": { "fee_bps": 100, "victim_bps": 5000 },
+        "settlement": { "rule": 1, "chain_id": "31337", "contract": account("5"), "token": account("6"), "treasury": account("3") }
+    });
+    change(&mut terms);
+    std::fs::write(folder.join("bare.json"), terms.to_string()).unwrap();
+    let proposed = serde_json::json!({ "proposed": { "terms": terms } });
+    std::fs::write(folder.join("proposed.json"), proposed.to_string()).unwrap();
+}
+
+#[test]
+fn policy_says_what_this_operator_would_judge() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = |file: &str, more: &[&str]| {
+        let args = [&["--json", "policy", "check", file, "--now", "2026-03-01T09:00:00Z"][..], more].concat();
+        let output = tribunal(&args, folder.path());
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (output.status.code(), answer)
+    };
+    let finding = |answer: &serde_json::Value, code: &str| {
+        answer["findings"].as_array().unwrap().iter().find(|it| it["code"] == code).unwrap().clone()
+    };
+    terms(folder.path(), |_| ());
+    for file in ["bare.json", "proposed.json"] {
+        let (code, answer) = policy(file, &[]);
+        assert_eq!((code, &answer["would_judge"]), (Some(0), &true.into()), "{answer:#}");
+    }
+    // Collateral of nothing, d below 1 by settings: refused with the figures.
+    terms(folder.path(), |terms| terms["pricing"]["results_collateral"] = "0".into());
+    std::fs::write(folder.path().join("strict.toml"), "[policy]\ndetection = 0.5\ncheck_probability = 0.1\n").unwrap();
+    let (code, answer) = policy("proposed.json", &["--config", "strict.toml"]);
+    assert_eq!((code, &answer["would_judge"]), (Some(1), &false.into()), "{answer:#}");
+    let found = finding(&answer, "collateral");
+    assert_eq!(found["level"], "refuse");
+    assert!(found["sentence"].as_str().unwrap().contains("at least 1000"), "{found}");
+    let output = tribunal(&["policy", "check", "bare.json", "--config", "strict.toml"], folder.path());
+    assert_eq!(output.status.code(), Some(1), "the time to agree is over, too");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("refuse  agree-by") && text.ends_with("would refuse it.\n"), "{text}");
+    // No terms, no moment, no settings.
+    std::fs::write(folder.path().join("broken.json"), "{ \"version\": 2 }").unwrap();
+    for (args, code) in [
+        (&["policy", "check", "broken.json"][..], 2),
+        (&["policy", "check", "missing.json"], 2),
+        (&["policy", "check", "bare.json", "--now", "tomorrow"], 64),
+        (&["policy", "check"], 64),
+        (&["policy", "check", "bare.json", "--config", "missing.toml"], 78),
+    ] {
+        let output = tribunal(args, folder.path());
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+        assert!(!output.stderr.is_empty(), "{args:?} says why");
+    }
 }

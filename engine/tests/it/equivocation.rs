@@ -34,8 +34,12 @@ struct Case {
 impl Case {
     fn new(folder: &Path, terms: Arc<Terms>) -> Self {
         let store = Store::open(folder, Fsync::Never).unwrap();
-        let settings =
-            Settings { operator: keys::key("operator"), domains: vec![chain::domain()], recorded_time: false };
+        let settings = Settings {
+            operator: keys::key("operator"),
+            domains: vec![chain::domain()],
+            recorded_time: false,
+            preflight: None,
+        };
         let partition = Partition::new(store.clone(), settings, "DEALS").unwrap();
         let script = Script::new(terms);
         let mut this = Self { store, partition, script: script.clone(), sequence: 0, refused: Vec::new() };
@@ -240,6 +244,7 @@ async fn an_equivocator_loses_its_bond_and_the_finder_is_paid() {
             operator: keys::key("operator"),
             domains: vec![Domain::new(money.chain_id(), money.escrow())],
             recorded_time: false,
+            preflight: None,
         },
         mediators: Vec::new(),
         history: None,

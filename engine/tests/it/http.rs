@@ -55,14 +55,20 @@ impl World {
             chain: None,
             verifier: Arc::clone(&verifier),
             artifacts: Arc::clone(&artifacts),
-            settings: Settings { operator: operator.clone(), domains: vec![Domain::default()], recorded_time: false },
+            settings: Settings {
+                operator: operator.clone(),
+                domains: vec![Domain::default()],
+                recorded_time: false,
+                preflight: None,
+            },
             mediators: vec![Arc::new(keys::key("m1"))],
             history: Some(Arc::new(History::open(folder.path().join("history.jsonl")).unwrap())),
             workers: 1,
         })
         .await
         .unwrap();
-        let state = HttpState::new(&engine, verifier, artifacts, operator, token.map(str::to_owned));
+        let state = HttpState::new(&engine, verifier, artifacts, operator, token.map(str::to_owned))
+            .with_mediators(vec![keys::address("m1")]);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();

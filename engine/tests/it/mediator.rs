@@ -45,7 +45,8 @@ struct Case {
 impl Case {
     fn new(folder: &Path) -> Self {
         let store = Store::open(folder, Fsync::Never).unwrap();
-        let settings = Settings { operator: key("operator"), domains: Vec::new(), recorded_time: false };
+        let settings =
+            Settings { operator: key("operator"), domains: Vec::new(), recorded_time: false, preflight: None };
         let partition = Partition::new(store.clone(), settings, "DEALS").unwrap();
         let terms = TermsBuilder::new("a mediator at work").without_contract().appointed("m1", 1).build();
         Self { store, partition, script: Script::new(terms), sequence: 0 }

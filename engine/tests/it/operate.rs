@@ -153,7 +153,12 @@ impl World {
             chain: None,
             verifier: Arc::new(Service::new(limits, vec![Arc::clone(&source)])),
             artifacts: source,
-            settings: Settings { operator: key("operator"), domains: vec![Domain::default()], recorded_time: false },
+            settings: Settings {
+                operator: key("operator"),
+                domains: vec![Domain::default()],
+                recorded_time: false,
+                preflight: None,
+            },
             mediators: vec![Arc::new(key("m1"))],
             history: Some(Arc::new(History::open(folder.path().join("h.jsonl")).unwrap())),
             workers: 2,
@@ -396,6 +401,8 @@ impl Machine {
             .env("TRIBUNAL_MEDIATOR__KEYSTORE", self.folder.join("m1.json"))
             .env("TRIBUNAL_VERIFIERS__FUEL_MAX", self.fuel_max.to_string())
             .env("TRIBUNAL_VERIFIERS__ARTIFACTS", format!("[{:?}]", jobs::folder().join("wordcount")))
+            // The second machine is there to fail.
+            .env("TRIBUNAL_POLICY__ENFORCE", "false")
             .env("RUST_LOG", "info")
             .stdout(Stdio::null())
             .stderr(Stdio::piped());

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::PathBuf, process::ExitCode, sync::Arc};
 
 use tribunal_events::DealId;
-use tribunal_verifiers::{ArtifactSource, OperatorLimits, Service};
+use tribunal_verifiers::{ArtifactSource, Service};
 
 use crate::{
     artifacts,
@@ -90,14 +90,7 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     let (config, _): (Config, _) = config::load(args.config.as_ref(), &[])?;
     let folders = if args.artifacts.is_empty() { &config.verifiers.artifacts } else { &args.artifacts };
     let source = artifacts::folders(folders)?;
-    let it = &config.verifiers;
-    let limits = OperatorLimits {
-        fuel_max: it.fuel_max,
-        memory_bytes_max: it.memory_bytes_max,
-        output_bytes_max: it.output_bytes_max,
-        wall_ms_max: it.wall_ms_max,
-    };
-    let service = Service::new(limits, vec![Arc::clone(&source)]);
+    let service = Service::new(config.verifiers.limits(), vec![Arc::clone(&source)]);
     let mut watch = Watch { service, source, json, cases: 0, alarms: 0 };
     let Some(url) = &args.follow else {
         let path = args.store.unwrap_or_default();
