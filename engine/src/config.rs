@@ -128,6 +128,8 @@ pub struct MediatorConfig {
     pub follow: Vec<String>,
     /// Bearer token for speaking to them, where they want one.
     pub follow_token: Option<String>,
+    /// Whether every finished case of followed records is checked again, whoever judged it.
+    pub watch: bool,
     /// Seconds that a shutdown gives to cases at work; the rest is resumed at the next start.
     pub grace_s: u64,
 }
@@ -176,6 +178,7 @@ impl Default for MediatorConfig {
             history: None,
             follow: Vec::new(),
             follow_token: None,
+            watch: false,
             grace_s: 20,
         }
     }

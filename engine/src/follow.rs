@@ -16,7 +16,7 @@ use std::{
 
 use futures::future::{BoxFuture, join_all};
 use serde::Deserialize;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tribunal_core::{Deal, EffectKind, react};
 use tribunal_events::{Address, ChainLink, DealId, Envelope, EventId, Timestamp};
@@ -33,6 +33,7 @@ use crate::{
     },
     store::{Append, Fsync, NewRecord, Record, Store, StoreFault, StreamAppend, record_bytes},
     submit::{HttpSender, Operators, Patience},
+    watch::Watcher,
 };
 
 /// Wait before a connection is made anew.
@@ -41,6 +42,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 const LINE_BYTES_MAX: usize = 8 << 20;
 /// Silence after which a connection counts as dead; the service sends a sign of life every 15 seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// Finished cases that wait to be checked again, at most.
+const FINISHED_MAX: usize = 10_000;
 /// Deals whose examination is kept in memory at most; others are examined from their beginning when they move.
 const EXAMINED_MAX: usize = 10_000;
 
@@ -312,6 +315,8 @@ struct Judging {
     activity: Arc<Activity>,
     /// Becomes true once the copy has what the service held when it was first reached.
     caught_up: watch::Sender<bool>,
+    /// Checks finished cases again.
+    watcher: Option<Arc<Watcher>>,
     /// Ends it.
     cancel: CancellationToken,
 }
@@ -324,11 +329,16 @@ impl Judging {
     async fn run(mut self) -> Result<(), FollowFault> {
         let tasks = TaskTracker::new();
         tasks.spawn(Arc::clone(&self.desk).sweep());
+        let (to_watcher, finished) = mpsc::channel(FINISHED_MAX);
+        if let Some(watcher) = self.watcher.take() {
+            let (store, desk) = (self.follower.store().clone(), Arc::clone(&self.desk));
+            tasks.spawn(check_again(watcher, store, desk, finished, self.cancel.clone()));
+        }
         let ended = loop {
             let cancel = self.cancel.clone();
             let once = tokio::select! {
                 () = cancel.cancelled() => break Ok(()),
-                once = self.once(&tasks) => once,
+                once = self.once(&tasks, &to_watcher) => once,
             };
             match once {
                 Err(fault) if !fault.retry_helps() => break Err(fault),
@@ -345,7 +355,7 @@ impl Judging {
         ended
     }
 
-    async fn once(&mut self, tasks: &TaskTracker) -> Result<(), FollowFault> {
+    async fn once(&mut self, tasks: &TaskTracker, finished: &mpsc::Sender<DealId>) -> Result<(), FollowFault> {
         let Self { follower, desk, activity, caught_up, .. } = self;
         let end = follower.end().await?;
         if follower.store().last_position() >= end {
@@ -356,6 +366,10 @@ impl Judging {
                 activity.clock_us.fetch_max(news.record.recorded_at.us(), Ordering::SeqCst);
                 if news.record.position >= end {
                     caught_up.send_replace(true);
+                }
+                if news.deal.as_ref().is_none_or(Deal::is_settled) {
+                    // Full, or nobody checks: `mediator watch` finds what is left out here.
+                    let _ = finished.try_send(news.record.deal_id);
                 }
                 let Some(deal) = news.deal else { return true };
                 let Ok(parsed) = news.record.envelope.parse() else { return true };
@@ -383,6 +397,34 @@ impl Judging {
     }
 }
 
+/// Checks finished cases again, one at a time.
+async fn check_again(
+    watcher: Arc<Watcher>,
+    store: Store,
+    desk: Arc<Desk>,
+    mut finished: mpsc::Receiver<DealId>,
+    cancel: CancellationToken,
+) {
+    loop {
+        let deal_id = tokio::select! {
+            () = cancel.cancelled() => return,
+            deal_id = finished.recv() => deal_id,
+        };
+        let Some(deal_id) = deal_id else { return };
+        let (watcher, store) = (Arc::clone(&watcher), store.clone());
+        match tokio::task::spawn_blocking(move || watcher.check(&store, &deal_id)).await {
+            Ok(Ok(found)) => {
+                for alarm in found.iter().filter(|alarm| alarm.is_alarm()) {
+                    desk.counts().divergences.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(%deal_id, code = alarm.code, what = alarm.what, "a case of others does not hold");
+                }
+            }
+            Ok(Err(fault)) => tracing::error!(%deal_id, %fault, "a finished case cannot be read"),
+            Err(error) => tracing::error!(%deal_id, %error, "checking a case again failed with a bug of ours"),
+        }
+    }
+}
+
 /// The records of others that a process follows.
 #[derive(Default)]
 pub struct Followed {
@@ -403,6 +445,7 @@ impl Followed {
         own: &Desk,
         history: &Arc<History>,
         mediators: impl Fn(&Follower) -> Result<Vec<Mediator>, MediatorFault>,
+        watcher: &Arc<Watcher>,
     ) -> Result<Self, Failure> {
         let mut this = Self::default();
         for url in &config.follow {
@@ -423,7 +466,8 @@ impl Followed {
                 cancel: this.cancel.clone(),
             });
             this.desks.push(Arc::clone(&desk));
-            let judging = Judging { follower, desk, activity, caught_up, cancel: this.cancel.clone() };
+            let watcher = config.watch.then(|| Arc::clone(watcher));
+            let judging = Judging { follower, desk, activity, caught_up, watcher, cancel: this.cancel.clone() };
             tracing::info!(url, "follows this record and judges its cases too");
             this.tasks.push(tokio::spawn(async move {
                 if let Err(fault) = judging.run().await {

@@ -55,6 +55,10 @@ use crate::{
     bus::Bus,
     effects::Activity,
     engine::Engine,
+    mediator::{
+        desk::Desk,
+        inbox::{self, Case},
+    },
     replay::ReplayFault,
     report::{Reporter, ReporterLimits},
     store::Store,
@@ -109,6 +113,8 @@ struct Shared {
     accounts: Mutex<Accounts>,
     /// Mediators that run here.
     mediators: Vec<Address>,
+    /// Where they work: on this engine's record, and on those that are followed.
+    desks: Vec<Arc<Desk>>,
     closing: CancellationToken,
 }
 
@@ -145,6 +151,7 @@ impl HttpState {
             metrics: metrics::Cache::default(),
             accounts: Mutex::default(),
             mediators: Vec::new(),
+            desks: engine.desk().cloned().into_iter().collect(),
             closing: CancellationToken::new(),
             store,
         }))
@@ -166,6 +173,19 @@ impl HttpState {
     #[must_use]
     pub fn with_mediators(self, mediators: Vec<Address>) -> Self {
         self.change(|shared| shared.mediators = mediators)
+    }
+
+    /// Shows the work at these desks too. Before the state is cloned.
+    #[must_use]
+    pub fn with_desks(self, desks: &[Arc<Desk>]) -> Self {
+        self.change(|shared| shared.desks.extend_from_slice(desks))
+    }
+
+    /// The cases at all desks that ask something of a mediator here, the most urgent first.
+    fn cases(&self) -> Vec<Case> {
+        let mut cases: Vec<_> = self.0.desks.iter().flat_map(|desk| desk.cases()).collect();
+        inbox::sort(&mut cases);
+        cases
     }
 
     /// Waits otherwise for receipts of posted events. Before the state is cloned.
@@ -246,6 +266,7 @@ pub fn router(state: HttpState) -> Router {
         .route("/deals/{id}", get(page::deal))
         .route("/mediators", get(mediators::index))
         .route("/mediators/{address}", get(mediators::page))
+        .route("/api/v1/inbox", get(mediators::inbox))
         .route("/api/v1/mediators/{address}", get(mediators::record))
         .route("/api/v1/mediators/{address}/record.csv", get(mediators::csv))
         .route("/api/v1/deals", get(deals))

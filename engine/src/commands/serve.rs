@@ -20,6 +20,7 @@ use crate::{
     play_money::PlayMoney,
     policy::Preflight,
     store::Store,
+    watch::Watcher,
 };
 
 /// Runs the engine.
@@ -117,14 +118,16 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
                 };
                 judges.iter().map(mediator).collect::<Result<_, _>>()
             };
-            Followed::start(&config.mediator, &config.followed(), own, history, judging)?
+            let watcher = Arc::new(Watcher::new(&config, Arc::clone(&verifier), Arc::clone(&artifacts)));
+            Followed::start(&config.mediator, &config.followed(), own, history, judging, &watcher)?
         }
         _ if config.mediator.follow.is_empty() => Followed::default(),
         _ => return Err(Failure::config("mediator.follow needs mediator.keystore or mediator.signer_url")),
     };
     let state = http_state(&engine, &verifier, &artifacts, &operator, config.http.token.clone())
         .with_store_hint(config.store.path.display().to_string())
-        .with_mediators(mediators);
+        .with_mediators(mediators)
+        .with_desks(followed.desks());
     let cancel = CancellationToken::new();
     let service =
         nats.map(|nats| tokio::spawn(crate::service::serve(nats.client().clone(), state.clone(), cancel.clone())));

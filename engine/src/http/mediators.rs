@@ -19,7 +19,9 @@ use super::{
 };
 use crate::{
     accounts::{self, Accounts, Case, MediatorRecord, Standing, token_word},
+    mediator::inbox::Case as InboxCase,
     moment,
+    store::StoreFault,
 };
 
 /// Cases in one JSON answer at most.
@@ -65,6 +67,18 @@ async fn read<T: Send + 'static>(
     let here = state.0.mediators.contains(&mediator);
     let found = state.accounts(move |books| (here || !books.cases(mediator).is_empty()).then(|| work(books))).await?;
     found.ok_or_else(|| Problem::missing(format!("no mediator {mediator:#x} was on a panel here")))
+}
+
+/// Cases at all desks, read on a thread of their own.
+async fn cases(state: &HttpState) -> Result<Vec<InboxCase>, Problem> {
+    let reader = state.clone();
+    state.read(move |_| Ok::<_, StoreFault>(reader.cases())).await
+}
+
+/// `GET /api/v1/inbox`: cases in which a mediator run here sits on the panel and is not done, the most urgent first.
+pub(super) async fn inbox(State(state): State<HttpState>) -> Result<axum::Json<Value>, Problem> {
+    let cases = cases(&state).await?;
+    Ok(axum::Json(serde_json::json!({ "cases": cases })))
 }
 
 /// `GET /api/v1/mediators/{address}`
@@ -123,9 +137,31 @@ pub(super) async fn index(State(state): State<HttpState>) -> Response {
             .collect();
         records
     });
-    match books.await {
-        Ok(books) => respond(StatusCode::OK, "Mediators", None, &list(&books)),
-        Err(problem) => sorry(&problem),
+    match (books.await, cases(&state).await) {
+        (Ok(books), Ok(cases)) => {
+            respond(StatusCode::OK, "Mediators", None, &html! { (inbox_table(&cases)) (list(&books)) })
+        }
+        (Err(problem), _) | (_, Err(problem)) => sorry(&problem),
+    }
+}
+
+/// What is asked of the mediators that run here.
+fn inbox_table(cases: &[InboxCase]) -> Markup {
+    html! {
+        @if !cases.is_empty() {
+            h2 { "Inbox" }
+            div.scroll { table {
+                thead { tr { th { "Deal" } th { "Round" } th { "Asked" } th { "Until" } th.number { "Pays" } th.number { "Silence costs" } } }
+                tbody { @for case in cases.iter().take(CASES_SHOWN) { tr {
+                    td { a href=(format!("/deals/{}", case.deal_id)) { code { (short(&case.deal_id.to_string())) } } }
+                    td { @if let Some(round) = case.round { (round) } }
+                    td { (case.asks) }
+                    td { @if let Some(at) = case.deadline { (when(&at.to_string())) } }
+                    td.number { (grouped(&case.pays.to_string())) }
+                    td.number { (grouped(&case.slash.to_string())) }
+                } } }
+            } }
+        }
     }
 }
 

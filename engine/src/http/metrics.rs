@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt::{Display, Write as _},
-    sync::{Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -90,6 +90,7 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
     if let Ok(books) = books.await {
         mediators(&mut text, &books);
     }
+    desks(&mut text, &state).await;
     let activity = &state.0.activity;
     let effects = activity.effects.load(Ordering::SeqCst) + activity.waiting.load(Ordering::SeqCst);
     text.metric("tribunal_outbox_effects", "gauge", "Effects that are not done yet.", &[("", effects as u64)]);
@@ -136,6 +137,42 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
     let streams = (super::STREAMS_MAX - state.0.streams.available_permits()) as u64;
     text.metric("tribunal_http_streams", "gauge", "Open streams of events.", &[("", streams)]);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.0).into_response()
+}
+
+/// How the desks stand, and what happened there since the start.
+async fn desks(text: &mut Text, state: &HttpState) {
+    // All desks of a process share their counts.
+    let Some(counts) = state.0.desks.first().map(|desk| Arc::clone(desk.counts())) else { return };
+    let reader = state.clone();
+    let cases = tokio::task::spawn_blocking(move || reader.cases()).await.unwrap_or_default();
+    let mut stages = BTreeMap::<&str, u64>::new();
+    for case in &cases {
+        *stages.entry(case.stage.word()).or_default() += 1;
+    }
+    let stages: Vec<_> = stages.into_iter().map(|(stage, count)| (format!("stage=\"{stage}\""), count)).collect();
+    let help = "Cases in which a mediator run here sits on the panel, by what they ask.";
+    text.metric("tribunal_mediator_cases", "gauge", help, &stages);
+    let now = crate::engine::now();
+    let ours = cases.iter().filter(|case| case.stage.is_our_turn());
+    let slack = ours.filter_map(|case| case.deadline).map(|at| at.s().saturating_sub(now.s())).min();
+    let help = "Shortest time left of any case that asks something of a mediator run here; absent where none does.";
+    let slack: Vec<_> = slack.into_iter().map(|slack| ("", slack)).collect();
+    text.metric("tribunal_mediator_deadline_slack_seconds", "gauge", help, &slack);
+    let waiting = state.0.desks.first().map_or(0, |desk| desk.waiting());
+    text.metric("tribunal_mediator_waiting_cases", "gauge", "Cases that wait for a worker.", &[("", waiting)]);
+    let faults = counts.faults.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let faults: Vec<_> = faults.iter().map(|(code, count)| (format!("reason=\"{}\"", escape(code)), *count)).collect();
+    let help = "Faults of this machine while it judged, by reason.";
+    text.metric("tribunal_mediator_faults_total", "counter", help, &faults);
+    let read = |count: &std::sync::atomic::AtomicU64| [("", count.load(Ordering::Relaxed))];
+    let help = "Rounds in which nothing is signed because something else was, or may have been.";
+    text.metric("tribunal_mediator_signing_refused_total", "counter", help, &read(&counts.signing_refused));
+    let help = "Cases whose time to vote was over before anything was said.";
+    text.metric("tribunal_mediator_deadlines_missed_total", "counter", help, &read(&counts.deadlines_missed));
+    let help = "Cases given up early because there was no time left for them.";
+    text.metric("tribunal_mediator_given_up_total", "counter", help, &read(&counts.given_up));
+    let help = "Alarms about finished cases of others, where mediator.watch is on.";
+    text.metric("tribunal_mediator_divergences_total", "counter", help, &read(&counts.divergences));
 }
 
 /// What the mediators run here did, as the log tells it.

@@ -48,6 +48,11 @@ pub(super) fn document() -> Value {
                     "200": { "description": "The bundle", "content": { "application/octet-stream": { "schema": { "type": "string", "format": "binary" } } } }
                 }), &["400", "404", "503"])
             } },
+            "/api/v1/inbox": { "get": {
+                "operationId": "getInbox", "summary": "Cases in which a mediator run here sits on the panel and is not done",
+                "description": "The most urgent first; also those of followed records. `stage` is judge, artifacts, committed, reveal or voted.",
+                "responses": responses("The cases", json!({ "type": "object" }), &["503"])
+            } },
             "/api/v1/mediators/{address}": { "get": {
                 "operationId": "getMediator", "summary": "A mediator's cases, earnings, slashes and reputation",
                 "description": "The newest cases first. Sums are over all cases, or with `since` over those opened from then on; score and streak are over all.",

@@ -108,6 +108,8 @@ pub struct Counts {
     pub given_up: AtomicU64,
     /// Votes given or committed to.
     pub votes: AtomicU64,
+    /// Alarms about finished cases of others.
+    pub divergences: AtomicU64,
 }
 
 impl Counts {

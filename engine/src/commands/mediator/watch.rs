@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::PathBuf, process::ExitCode, sync::Arc};
 
 use tribunal_events::DealId;
-use tribunal_verifiers::{ArtifactSource, Service};
+use tribunal_verifiers::Service;
 
 use crate::{
     artifacts,
@@ -11,7 +11,7 @@ use crate::{
     failure::Failure,
     follow::Follower,
     store::Store,
-    watch::{Alarm, check},
+    watch::{Alarm, Watcher},
 };
 
 /// Somebody must look at a case.
@@ -45,8 +45,7 @@ pub struct Args {
 
 /// What checking needs.
 struct Watch {
-    service: Service,
-    source: Arc<dyn ArtifactSource>,
+    watcher: Watcher,
     json: bool,
     cases: u64,
     alarms: u64,
@@ -54,7 +53,7 @@ struct Watch {
 
 impl Watch {
     fn check(&mut self, store: &Store, deal_id: &DealId) -> Result<(), Failure> {
-        let found = check(store, deal_id, &self.service, self.source.as_ref()).map_err(Failure::unavailable)?;
+        let found = self.watcher.check(store, deal_id).map_err(Failure::unavailable)?;
         self.cases += 1;
         self.alarms += found.iter().filter(|alarm| alarm.is_alarm()).count() as u64;
         for alarm in &found {
@@ -90,8 +89,8 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     let (config, _): (Config, _) = config::load(args.config.as_ref(), &[])?;
     let folders = if args.artifacts.is_empty() { &config.verifiers.artifacts } else { &args.artifacts };
     let source = artifacts::folders(folders)?;
-    let service = Service::new(config.verifiers.limits(), vec![Arc::clone(&source)]);
-    let mut watch = Watch { service, source, json, cases: 0, alarms: 0 };
+    let service = Arc::new(Service::new(config.verifiers.limits(), vec![Arc::clone(&source)]));
+    let mut watch = Watch { watcher: Watcher::new(&config, service, source), json, cases: 0, alarms: 0 };
     let Some(url) = &args.follow else {
         let path = args.store.unwrap_or_default();
         let store = Store::open_read_only(&path).map_err(Failure::unavailable)?;
