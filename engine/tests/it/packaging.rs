@@ -90,7 +90,7 @@ fn the_example_configuration_is_read_and_explains_every_key() {
             }
             let lines: Vec<_> = body.lines().collect();
             let shown = |line: &&str| line.trim_start_matches("# ").starts_with(&format!("{key} = "));
-            assert!(lines.iter().any(|line| shown(line)), "{section}.{key} is not in the example");
+            assert!(lines.iter().any(shown), "{section}.{key} is not in the example");
         }
     }
 }
