@@ -565,7 +565,8 @@ async fn health_metrics_and_description_are_served() {
     }
     let api = world.get_json("/api/v1/openapi.json").await;
     for path in api["paths"].as_object().unwrap().keys() {
-        let path = path.replace("{id}", &script.terms().deal_id().to_string());
+        let mediator = format!("{:#x}", keys::address("m1"));
+        let path = path.replace("{id}", &script.terms().deal_id().to_string()).replace("{address}", &mediator);
         let status = if path.ends_with("stream") { continue } else { world.get(&path).await.0 };
         assert!(status == 200 || status == 405, "{path}: {status}");
     }
