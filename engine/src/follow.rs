@@ -157,7 +157,9 @@ impl Follower {
     /// # Errors
     /// [`FollowFault::retry_helps`] says whether to go on.
     pub async fn read(&mut self, mut take: impl FnMut(News) -> bool) -> Result<(), FollowFault> {
-        let url = format!("{}/api/v1/events/stream?after={}", self.url, self.store.last_position());
+        // The last record of the copy is told again, to see that it is still the same.
+        let last = self.store.last_position();
+        let url = format!("{}/api/v1/events/stream?after={}", self.url, last.saturating_sub(1));
         let answer = self.client.get(url).send().await.and_then(reqwest::Response::error_for_status);
         let mut answer = answer.map_err(|error| self.service(&error))?;
         let (mut buffer, mut scanned) = (Vec::new(), 0);
@@ -182,12 +184,27 @@ impl Follower {
                 return Err(self.service(&"a line of its stream is too long"));
             }
             for told in told {
+                if told.position == last && last > 0 {
+                    self.check_again(&told)?;
+                    continue;
+                }
                 let news = self.take(told)?;
                 if !take(news) {
                     return Ok(());
                 }
             }
         }
+    }
+
+    /// Whether a record that the copy has is told as it was.
+    fn check_again(&self, told: &Told) -> Result<(), FollowFault> {
+        let known = self.store.record(told.position)?;
+        let known = known.map_or(ChainLink::GENESIS, |known| known.link);
+        if known == told.link {
+            return Ok(());
+        }
+        let what = format!("it was linked by {known} and is now by {}", told.link);
+        Err(FollowFault::Rewritten { url: self.url.clone(), position: told.position, what })
     }
 
     fn take(&mut self, told: Told) -> Result<News, FollowFault> {

@@ -176,6 +176,21 @@ pub fn mediator_signer(config: &MediatorConfig) -> Result<Option<Arc<dyn Signer>
     }
 }
 
+/// The account that judges by these settings, without its password where that can be; nothing where nothing judges.
+///
+/// # Errors
+/// A sentence that says what to do.
+pub fn mediator_address(config: &MediatorConfig) -> Result<Option<Address>, Failure> {
+    match config {
+        MediatorConfig { address: Some(address), .. } => Ok(Some(*address)),
+        MediatorConfig { keystore: Some(path), password_file, .. } => match address(path)? {
+            Some(address) => Ok(Some(address)),
+            None => Ok(Some(load(path, password_file.as_deref())?.address())),
+        },
+        _ => Ok(None),
+    }
+}
+
 /// Makes a new random key in a keystore at `path`, which must not exist.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 
 mod earnings;
 mod history;
-pub mod inbox;
+mod inbox;
 mod registry;
 mod watch;
 

@@ -82,7 +82,7 @@ pub fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
 /// # Errors
 /// 78 where a mediator's keystore cannot be read.
 pub fn preflight(config: &Config) -> Result<Preflight, Failure> {
-    let mediator = config.mediator.keystore.as_deref().map(keystore::address).transpose()?.flatten();
+    let mediator = keystore::mediator_address(&config.mediator)?;
     Ok(Preflight {
         policy: config.policy.clone(),
         limits: config.verifiers.limits(),

@@ -8,6 +8,7 @@ mod crash;
 mod demo;
 mod earnings;
 mod equivocation;
+mod follow;
 mod http;
 mod mediator;
 mod operate;

@@ -45,10 +45,9 @@ pub fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
         Some(text) => moment::parse(text)
             .ok_or_else(|| Failure::usage(format!("--since {text:?} is no day such as 2026-03-01, and no moment")))?,
     };
-    let configured = || config.mediator.keystore.as_deref().map(keystore::address).transpose();
     let mediator = match args.address {
         Some(address) => address,
-        None => configured()?.flatten().ok_or_else(|| {
+        None => keystore::mediator_address(&config.mediator)?.ok_or_else(|| {
             Failure::usage("no mediator is configured; give its address, or --config with mediator.keystore")
         })?,
     };

@@ -73,16 +73,13 @@ pub fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
 ///
 /// # Errors
 /// 78 where there is none.
-pub fn mediators(config: &Config, given: Vec<Address>) -> Result<Vec<Address>, Failure> {
+fn mediators(config: &Config, given: Vec<Address>) -> Result<Vec<Address>, Failure> {
     if !given.is_empty() {
         return Ok(given);
     }
-    let Some(path) = &config.mediator.keystore else {
-        return Err(Failure::config("no mediator: set mediator.keystore, or give --address ADDRESS"));
-    };
-    match keystore::address(path)? {
+    match keystore::mediator_address(&config.mediator)? {
         Some(address) => Ok(vec![address]),
-        None => Ok(vec![keystore::load(path, config.mediator.password_file.as_deref())?.address()]),
+        None => Err(Failure::config("no mediator: set mediator.keystore, or give --address ADDRESS")),
     }
 }
 
