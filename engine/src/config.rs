@@ -278,17 +278,19 @@ impl From<FsyncConfig> for crate::store::Fsync {
     }
 }
 
-/// Reads the settings: `file` must exist where it is named; else `tribunal.toml` is read if it is there.
+/// Reads the settings: `file`, or the one that the environment's `TRIBUNAL_CONFIG` names, must exist; with neither
+/// `tribunal.toml` is read if it is there.
 ///
 /// # Errors
 /// Exit 78 with the key and the place that is wrong.
 pub fn load(file: Option<&PathBuf>, flags: &[(&'static str, Option<String>)]) -> Result<(Config, Figment), Failure> {
-    if let Some(file) = file
+    let named = file.cloned().or_else(|| std::env::var_os("TRIBUNAL_CONFIG").map(PathBuf::from));
+    if let Some(file) = &named
         && !file.is_file()
     {
         return Err(Failure::config(format!("there is no configuration file {}", file.display())));
     }
-    let path = file.cloned().unwrap_or_else(|| "tribunal.toml".into());
+    let path = named.unwrap_or_else(|| "tribunal.toml".into());
     let mut figment = Figment::from(Serialized::defaults(Config::default()))
         .merge(Toml::file(path))
         .merge(Env::prefixed("TRIBUNAL_").filter(|key| key.as_str().contains("__")).split("__"));

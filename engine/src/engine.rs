@@ -21,7 +21,7 @@ use crate::{
     bus::{BatchLimits, Bus, BusFault, Outgoing},
     effects::{Activity, Performer},
     mediator::{
-        Mediator, MediatorFault,
+        Mediator, MediatorFault, chain_watch,
         desk::{self, Desk, OnBus},
         history::History,
         schedule::Schedule,
@@ -136,6 +136,11 @@ impl Engine {
         };
         if let Some(desk) = &desk {
             tasks.spawn(Arc::clone(desk).sweep());
+            if let (Some(chain), false) = (&chain, settings.recorded_time || desk.addresses().is_empty()) {
+                let only_on_chain = Arc::clone(&desk.counts().only_on_chain);
+                let (store, chain) = (store.clone(), Arc::clone(chain));
+                tasks.spawn(chain_watch::watch(store, chain, desk.addresses(), only_on_chain, cancel.clone()));
+            }
         }
         let performer = Performer {
             store: store.clone(),

@@ -7,6 +7,7 @@
 //! the same deal and round is never signed, whatever happens in between.
 //! **Invariant:** a fault of this machine becomes an inconclusive vote, never guilt.
 
+pub mod chain_watch;
 pub mod desk;
 pub mod history;
 pub mod inbox;
@@ -22,7 +23,7 @@ use tribunal_events::{
     Terms, VerdictKind, proto,
 };
 use tribunal_mediators::Round;
-use tribunal_verifiers::{ArtifactSource, Reference, Request, Service};
+use tribunal_verifiers::{ArtifactSource, Reference, Request, Service, Verdict};
 
 use self::history::{Entry, History, HistoryFault, Slot};
 use crate::{
@@ -50,6 +51,8 @@ pub struct Finding {
     pub report_json: String,
     /// Whose fault it is that it is inconclusive, if it is ours.
     pub own_fault: Option<OwnFault>,
+    /// Fuel that the job burned here, if one ran to its end.
+    pub fuel_used: Option<u64>,
 }
 
 /// A fault of this machine.
@@ -73,6 +76,7 @@ impl Finding {
             reason_code: reason_code.into(),
             report_json: report.to_string(),
             own_fault,
+            fuel_used: None,
         }
     }
 }
@@ -184,6 +188,7 @@ impl Mediator {
                 reason_code: "withheld".into(),
                 report_json: String::new(),
                 own_fault: None,
+                fuel_used: None,
             }),
         }
     }
@@ -365,6 +370,7 @@ impl Mediator {
     fn verify(&self, terms: &Terms, request: &Request, wall_ms_max: u64) -> Finding {
         match self.verifier.verify_within(request, wall_ms_max) {
             Ok(verdict) => Finding {
+                fuel_used: fuel_used(&verdict),
                 verdict: verdict.verdict,
                 digest: verdict.digest,
                 own_fault: own_fault(verdict.verdict, &verdict.reason.code),
@@ -378,6 +384,12 @@ impl Mediator {
             }
         }
     }
+}
+
+/// Fuel in a verdict's evidence; beyond 2^53 it is a decimal string.
+fn fuel_used(verdict: &Verdict) -> Option<u64> {
+    let fuel = verdict.evidence.fields.get("fuel_used")?;
+    fuel.as_u64().or_else(|| fuel.as_str()?.parse().ok())
 }
 
 /// Whether an inconclusive verdict is this machine's fault.

@@ -171,6 +171,15 @@ impl JsonRpcChain {
         self.send_as(account, escrow, TribunalEscrow::depositCall { token, amount }).await
     }
 
+    /// Development chains only: makes new test tokens for any `account`, and gives it native currency for gas.
+    ///
+    /// # Errors
+    /// Where the node impersonates nobody.
+    pub async fn fund(&self, account: Address, amount: Amount) -> Result<(), ChainFault> {
+        let amount = amount.base_units();
+        self.send_as(account, self.addresses.token, TestToken::mintCall { account, amount }).await
+    }
+
     /// Development chains only: bonds new test tokens as any `account`, like `InProcessChain::bond_mediator`.
     ///
     /// # Errors

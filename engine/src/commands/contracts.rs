@@ -40,6 +40,9 @@ enum Contracts {
         /// On a development chain: gives ADDRESS this many test tokens in the escrow. ADDRESS=AMOUNT, repeatable.
         #[arg(long, value_parser = grant)]
         dev_deposit: Vec<(Address, Amount)>,
+        /// On a development chain: gives ADDRESS this many test tokens, and native coin for gas. ADDRESS=AMOUNT, repeatable.
+        #[arg(long, value_parser = grant)]
+        dev_fund: Vec<(Address, Amount)>,
         /// On a development chain: bonds ADDRESS as a mediator with this many test tokens. ADDRESS=AMOUNT, repeatable.
         #[arg(long, value_parser = grant)]
         dev_bond: Vec<(Address, Amount)>,
@@ -68,6 +71,7 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
         treasury,
         unbond_delay_s,
         dev_deposit,
+        dev_fund,
         dev_bond,
         dev_operator,
     } = args.command;
@@ -81,6 +85,9 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
         .map_err(Failure::unavailable)?;
     for (account, amount) in dev_deposit {
         chain.mint_and_deposit(account, amount).await.map_err(Failure::unavailable)?;
+    }
+    for (account, amount) in dev_fund {
+        chain.fund(account, amount).await.map_err(Failure::unavailable)?;
     }
     for (mediator, amount) in dev_bond {
         let operator = dev_operator.unwrap_or_default();

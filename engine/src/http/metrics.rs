@@ -171,6 +171,8 @@ async fn desks(text: &mut Text, state: &HttpState) {
     text.metric("tribunal_mediator_deadlines_missed_total", "counter", help, &read(&counts.deadlines_missed));
     let help = "Cases given up early because there was no time left for them.";
     text.metric("tribunal_mediator_given_up_total", "counter", help, &read(&counts.given_up));
+    let help = "Cases that name a mediator run here, disputed on the chain and not in the record.";
+    text.metric("tribunal_mediator_chain_only_disputes", "gauge", help, &read(&counts.only_on_chain));
     let help = "Alarms about finished cases of others, where mediator.watch is on.";
     text.metric("tribunal_mediator_divergences_total", "counter", help, &read(&counts.divergences));
 }

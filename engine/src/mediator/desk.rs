@@ -21,7 +21,7 @@ use futures::future::{BoxFuture, join_all};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tribunal_core::{Deal, voting_deadline};
-use tribunal_events::{Address, DealId, Envelope, Method, Timestamp, VerdictKind, proto};
+use tribunal_events::{Address, DealId, Envelope, Method, Timestamp, proto};
 
 use super::{
     Finding, Mediator, MediatorFault, NO_TIME, Next, OwnFault,
@@ -48,6 +48,8 @@ const MARGIN_US_MAX: u64 = 2_000_000;
 const LONG_US: u64 = 2_000_000;
 /// What is expected of a machine before it was measured, in fuel a second.
 const FUEL_PER_S: u64 = 200_000_000;
+/// A run on less fuel says nothing about a machine.
+const FUEL_MEASURED_MIN: u64 = 1_000_000;
 /// With less time left nothing is started.
 const NEEDED_US_MIN: u64 = 10_000;
 /// What is expected of a check that burns no fuel.
@@ -110,6 +112,8 @@ pub struct Counts {
     pub votes: AtomicU64,
     /// Alarms about finished cases of others.
     pub divergences: AtomicU64,
+    /// Cases disputed on the chain and not in the record, as last seen.
+    pub only_on_chain: Arc<AtomicU64>,
 }
 
 impl Counts {
@@ -432,58 +436,59 @@ impl Desk {
             let margin = MARGIN_US_MAX.min(deal.terms().timeouts.mediate_s.saturating_mul(100_000));
             deadline.us().saturating_sub(now.us()).saturating_sub(margin)
         };
-        let left_us = budget(self.now());
-        if !self.recorded_time && left_us < NEEDED_US_MIN {
-            return Ok(no_time(left_us));
-        }
-        // The count is the provider's word, perhaps inflated to scare mediators away: what looks too long is tried all the
-        // same, for half of the time, so that the other half is left to whoever is drawn next.
-        let looks_too_long = needed_us > left_us;
-        let turn = self.schedule.turn(deadline, needed_us > LONG_US);
-        let turn = if self.recorded_time {
-            turn.await
-        } else {
-            let patience = if looks_too_long { left_us / 4 } else { left_us - needed_us };
-            tokio::select! {
-                () = self.cancel.cancelled() => return Err("the engine stops".into()),
-                turn = tokio::time::timeout(Duration::from_micros(patience.max(NEEDED_US_MIN)), turn) => match turn {
-                    Ok(turn) => turn,
-                    Err(_) => return Ok(no_time(budget(self.now()))),
+        let mut long = needed_us > LONG_US;
+        loop {
+            let left_us = budget(self.now());
+            if !self.recorded_time && left_us < NEEDED_US_MIN {
+                return Ok(no_time(left_us));
+            }
+            // The count is the provider's word, perhaps inflated to scare mediators away: what looks too long is tried all
+            // the same, for half of the time, so that the other half is left to whoever is drawn next.
+            let looks_too_long = needed_us > left_us;
+            let turn = self.schedule.turn(deadline, long);
+            let turn = if self.recorded_time {
+                turn.await
+            } else {
+                let patience = if looks_too_long { left_us / 4 } else { left_us - needed_us };
+                tokio::select! {
+                    () = self.cancel.cancelled() => return Err("the engine stops".into()),
+                    turn = tokio::time::timeout(Duration::from_micros(patience.max(NEEDED_US_MIN)), turn) => match turn {
+                        Ok(turn) => turn,
+                        Err(_) => return Ok(no_time(budget(self.now()))),
+                    }
                 }
-            }
-        };
-        let left_us = if looks_too_long { budget(self.now()) / 2 } else { budget(self.now()) };
-        let wall_ms_max = if self.recorded_time { u64::MAX } else { (left_us / 1000).max(1) };
-        let (mediator, deal) = (mediator.clone(), deal.clone());
-        let started = Instant::now();
-        let fuel = deal.submission().map_or(0, |submission| submission.claim.instruction_count);
-        let measures = matches!(deal.terms().method, Method::Reexecution);
-        // The worker is busy until the work ends, whatever becomes of who waits for it.
-        let work = tokio::task::spawn_blocking(move || {
-            let next = mediator.examine(&deal, round, wall_ms_max);
-            drop(turn);
-            next
-        });
-        let next = match work.await {
-            Ok(next) => next,
-            Err(error) => {
-                tracing::error!(%error, "a verification failed with a bug of ours; someone must act");
-                Next::Vote(Finding::inconclusive("executor-fault", "a bug of this machine", Some(OwnFault::Passing)))
-            }
-        };
-        match next {
-            Next::Vote(finding)
-                if finding.reason_code == "operator-limit" && started.elapsed().as_micros() >= u128::from(left_us) =>
-            {
-                Ok(no_time(left_us))
-            }
-            Next::Vote(finding) => {
-                if measures && finding.verdict != VerdictKind::Inconclusive && fuel > 1_000_000 {
-                    self.measured(fuel, started.elapsed());
+            };
+            let left_us = if looks_too_long { budget(self.now()) / 2 } else { budget(self.now()) };
+            // Or deflated: a job that runs on far beyond what is claimed starts again among the long ones.
+            let slice_us = if long { left_us } else { left_us.min(LONG_US.max(needed_us.saturating_mul(4))) };
+            let wall_ms_max = if self.recorded_time { u64::MAX } else { (slice_us / 1000).max(1) };
+            let (mediator, deal) = (mediator.clone(), deal.clone());
+            let started = Instant::now();
+            // The worker is busy until the work ends, whatever becomes of who waits for it.
+            let work = tokio::task::spawn_blocking(move || {
+                let next = mediator.examine(&deal, round, wall_ms_max);
+                drop(turn);
+                next
+            });
+            let next = match work.await {
+                Ok(next) => next,
+                Err(error) => {
+                    tracing::error!(%error, "a verification failed with a bug of ours; someone must act");
+                    let detail = "a bug of this machine";
+                    Next::Vote(Finding::inconclusive("executor-fault", detail, Some(OwnFault::Passing)))
                 }
-                Ok(Next::Vote(finding))
+            };
+            let Next::Vote(finding) = next else { return Ok(next) };
+            let took = started.elapsed();
+            let cut = finding.reason_code == "operator-limit" && took.as_micros() >= u128::from(slice_us);
+            if cut && !long && !self.recorded_time {
+                long = true;
+                continue;
             }
-            next => Ok(next),
+            if let Some(fuel) = finding.fuel_used {
+                self.measured(fuel, took);
+            }
+            return Ok(if cut && !self.recorded_time { no_time(left_us) } else { Next::Vote(finding) });
         }
     }
 
@@ -503,6 +508,9 @@ impl Desk {
 
     /// Learns how fast this machine is; slow runs count at once, fast ones little by little.
     fn measured(&self, fuel: u64, took: Duration) {
+        if fuel < FUEL_MEASURED_MIN {
+            return;
+        }
         let found = u64::try_from(took.as_micros() * 1_000_000 / u128::from(fuel.max(1))).unwrap_or(u64::MAX).max(1);
         let known = self.us_per_megafuel.load(Ordering::Relaxed);
         let next = if found > known { found } else { known - (known - found) / 8 };

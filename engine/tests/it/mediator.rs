@@ -44,11 +44,15 @@ struct Case {
 
 impl Case {
     fn new(folder: &Path) -> Self {
+        Self::with(folder, |terms| terms.appointed("m1", 1))
+    }
+
+    fn with(folder: &Path, mediation: impl FnOnce(TermsBuilder) -> TermsBuilder) -> Self {
         let store = Store::open(folder, Fsync::Never).unwrap();
         let settings =
             Settings { operator: key("operator"), domains: Vec::new(), recorded_time: false, preflight: None };
         let partition = Partition::new(store.clone(), settings, "DEALS").unwrap();
-        let terms = TermsBuilder::new("a mediator at work").without_contract().appointed("m1", 1).build();
+        let terms = mediation(TermsBuilder::new("a mediator at work").without_contract()).build();
         Self { store, partition, script: Script::new(terms), sequence: 0 }
     }
 
@@ -218,4 +222,21 @@ fn a_silent_party_loses_but_one_that_answered_is_not_blamed_by_a_single_mediator
             other => panic!("a vote, not `{}`", other.name()),
         }
     }
+}
+
+#[test]
+fn a_commitment_of_another_machine_is_not_answered_with_a_second_verdict() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut case = Case::with(folder.path(), |terms| terms.drawn(&["m1"], 1, 1, 0));
+    case.disputed();
+    case.say(&case.script.seed_revealed(Party::Client), 10);
+    case.say(&case.script.seed_revealed(Party::Provider), 11);
+    let mediator = mediator(&case.store, jobs_folder());
+    let own = only(judge(&mediator, &case.deal(), 0));
+    assert!(matches!(own, EventKind::VoteCommitted { .. }));
+    // The same key on another machine was first with another commitment.
+    let vote = case.script.vote(&key("m1"), 0, VerdictKind::Inconclusive, 1_000_000_000, "operator-limit");
+    case.say(&case.script.vote_committed(&key("m1"), &vote), 12);
+    assert!(case.deal().dispute().unwrap().revealing);
+    assert_eq!(mediator.reveal(&case.deal(), 0).unwrap(), None, "the other machine's vote is its own to reveal");
 }

@@ -22,9 +22,13 @@ use tribunal_engine::{
     replay::load,
     store::{Fsync, Store},
 };
-use tribunal_events::{Address, B256, DealId, Domain, Envelope, EventKind, Outcome, Party, VerdictKind, proto};
+use tribunal_events::{
+    Address, B256, ContentAddress, DealId, Domain, Envelope, EventKind, Outcome, Party, VerdictKind, proto,
+};
 use tribunal_fixtures::{Script, TermsBuilder, jobs, keys::key};
-use tribunal_verifiers::{ArtifactFault, ArtifactSource, FolderSource, OperatorLimits, Reference, Service};
+use tribunal_verifiers::{
+    ArtifactFault, ArtifactSource, Chain, FolderSource, MemorySource, OperatorLimits, Reference, Service,
+};
 
 // ---- the history
 
@@ -285,6 +289,90 @@ async fn an_inflated_count_scares_no_mediator_away_and_two_cases_do_not_wait_for
     world.engine.shutdown(Duration::from_secs(20)).await;
 }
 
+/// A module that runs for ever: `(module (func (export "_start") (loop br 0)))`.
+const ENDLESS: &[u8] = &[
+    0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 1, 4, 1, 0x60, 0, 0, 3, 2, 1, 0, 7, 10, 1, 6, 0x5f, 0x73, 0x74, 0x61, 0x72, 0x74,
+    0, 0, 10, 9, 1, 7, 0, 3, 0x40, 0x0c, 0, 0x0b, 0x0b,
+];
+
+/// Terms over a job that never ends within `mediate_s`, though its claim says it is done at once.
+fn endless(name: &str, mediate_s: u64) -> (Script, proto::Claim) {
+    let builder = terms(name).edit(|terms| {
+        let job = terms.job.as_mut().unwrap();
+        (job.module, job.inputs, job.outputs) = (ContentAddress::of(ENDLESS).to_string(), Vec::new(), Vec::new());
+        let limits = job.limits.as_mut().unwrap();
+        (limits.fuel, limits.wall_ms) = (1_000_000_000_000_000, 86_400_000);
+        let timeouts = terms.timeouts.as_mut().unwrap();
+        (timeouts.availability_s, timeouts.mediate_s) = (1, mediate_s);
+    });
+    let stdout = ContentAddress::of(b"").to_string();
+    (Script::new(builder.build()), proto::Claim { instruction_count: 5, stdout, ..proto::Claim::default() })
+}
+
+/// The jobs of the fixtures and the endless one.
+fn with_endless() -> Arc<dyn ArtifactSource> {
+    let mut memory = MemorySource::new();
+    memory.add(ENDLESS);
+    Arc::new(Chain(vec![Arc::new(memory), jobs_folder()]))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_cases_at_once_do_not_wait_for_the_endless_ones_and_those_are_given_up_in_time() {
+    let world = World::new(with_endless(), OperatorLimits { fuel_max: u64::MAX, ..OperatorLimits::default() }).await;
+    let endless: Vec<_> = (0..4).map(|number| endless(&format!("endless {number}"), 12)).collect();
+    for (script, claim) in &endless {
+        world.say(&disputed(script, claim.clone())).await;
+    }
+    let plain: Vec<_> = (0..1000).map(|number| Script::new(terms(&format!("at once {number}")).build())).collect();
+    for script in &plain {
+        world.say(&disputed(script, honest())).await;
+    }
+    for script in &plain {
+        assert_eq!(world.settled(script.terms().deal_id()).await.outcome(), Some(Outcome::Valid));
+    }
+    for (script, _) in &endless {
+        let deal = world.settled(script.terms().deal_id()).await;
+        assert_eq!(deal.outcome(), Some(Outcome::Inconclusive), "in time, and nobody's guilt");
+        assert_eq!(votes(world.engine.store(), script), [(VerdictKind::Inconclusive, "no-time".into())]);
+    }
+    assert_eq!(world.engine.desk().unwrap().counts().deadlines_missed.load(Ordering::SeqCst), 0);
+    world.engine.shutdown(Duration::from_secs(20)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_gives_work_its_grace_and_the_next_start_resumes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = NatsServer::start(folder.path().join("nats")).unwrap();
+    let bus: Arc<dyn Bus> = Arc::new(NatsBus::connect(NatsConfig::new(server.url())).await.unwrap());
+    std::fs::create_dir(folder.path().join("artifacts")).unwrap();
+    std::fs::write(folder.path().join("artifacts/endless.wasm"), ENDLESS).unwrap();
+    let machine = Machine::new(folder.path().join("one"), &server.url(), u64::MAX);
+    let start = || {
+        let mut command = machine.command();
+        let artifacts = format!("[{:?}]", folder.path().join("artifacts"));
+        command.env("TRIBUNAL_VERIFIERS__ARTIFACTS", artifacts).env("TRIBUNAL_MEDIATOR__GRACE_S", "1").spawn().unwrap()
+    };
+    let (script, claim) = endless("handed over", 30);
+    for envelope in disputed(&script, claim) {
+        bus.publish(outgoing(&envelope).unwrap()).await.unwrap();
+    }
+    let mut child = start();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("panel_drawn")));
+    let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let rest: Vec<_> = lines.map_while(Result::ok).collect();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(rest.iter().any(|line| line.contains("left to the next start")), "{rest:#?}");
+    let mut child = start();
+    wait_for(&mut child, "verdict_reached");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let store = Store::open(machine.folder.join("store"), Fsync::Always).unwrap();
+    let deal = load(&store, &script.terms().deal_id()).unwrap().unwrap();
+    assert_eq!(deal.outcome(), Some(Outcome::Inconclusive), "not a mediator's silence");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panel_member_commits_and_reveals_and_its_inbox_says_what_is_asked() {
     let world = World::new(jobs_folder(), OperatorLimits::default()).await;
@@ -435,7 +523,7 @@ fn wait_for(child: &mut Child, what: &'static str) {
             }
         }
     });
-    let _ = receiver.recv_timeout(Duration::from_secs(20));
+    let _ = receiver.recv_timeout(Duration::from_secs(60));
 }
 
 fn copy(from: &Path, to: &Path) {
