@@ -287,10 +287,9 @@ impl Engine {
     pub async fn shutdown(self, grace: Duration) {
         self.cancel.cancel();
         self.tasks.close();
-        if tokio::time::timeout(grace, self.tasks.wait()).await.is_ok() {
-            return;
-        }
-        for case in self.desk.iter().flat_map(|desk| desk.cases()) {
+        let _ = tokio::time::timeout(grace, self.tasks.wait()).await;
+        let cases = self.desk.iter().flat_map(|desk| desk.cases());
+        for case in cases.filter(|case| case.stage.is_our_turn()) {
             let deadline = case.deadline.map(|at| at.to_string());
             tracing::warn!(deal_id = %case.deal_id, stage = case.stage.word(), deadline,
                 "left to the next start: do not wait long");

@@ -150,7 +150,7 @@ fn inbox_table(cases: &[InboxCase]) -> Markup {
     html! {
         @if !cases.is_empty() {
             h2 { "Inbox" }
-            div.scroll { table {
+            div.card { table.books {
                 thead { tr { th { "Deal" } th { "Round" } th { "Asked" } th { "Until" } th.number { "Pays" } th.number { "Silence costs" } } }
                 tbody { @for case in cases.iter().take(CASES_SHOWN) { tr {
                     td { a href=(format!("/deals/{}", case.deal_id)) { code { (short(&case.deal_id.to_string())) } } }
