@@ -25,6 +25,7 @@ use crate::{
     audit::Examiner,
     config::MediatorConfig,
     effects::Activity,
+    engine::now,
     failure::Failure,
     mediator::{
         Mediator, MediatorFault,
@@ -317,6 +318,11 @@ impl Voice for OverHttp {
         })
     }
 
+    fn clock_ahead_us(&self) -> BoxFuture<'_, Result<Option<i64>, String>> {
+        // What is recorded while we listen tells it.
+        Box::pin(async move { Ok(None) })
+    }
+
     fn claim<'a>(&'a self, _slot: &'a Slot, claim: [u8; 32]) -> BoxFuture<'a, Result<[u8; 32], String>> {
         Box::pin(async move { Ok(claim) })
     }
@@ -383,6 +389,11 @@ impl Judging {
                 activity.clock_us.fetch_max(news.record.recorded_at.us(), Ordering::SeqCst);
                 if news.record.position >= end {
                     caught_up.send_replace(true);
+                }
+                // Recorded while we listened: a moment ago by the operator's clock.
+                if news.record.position > end {
+                    let ahead = news.record.recorded_at.us().cast_signed().saturating_sub(now().us().cast_signed());
+                    desk.set_clock_ahead(ahead);
                 }
                 if news.deal.as_ref().is_none_or(Deal::is_settled) {
                     // Full, or nobody checks: `mediator watch` finds what is left out here.

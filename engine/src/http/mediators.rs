@@ -151,14 +151,14 @@ fn inbox_table(cases: &[InboxCase]) -> Markup {
         @if !cases.is_empty() {
             h2 { "Inbox" }
             div.card { table.books {
-                thead { tr { th { "Deal" } th { "Round" } th { "Asked" } th { "Until" } th.number { "Pays" } th.number { "Silence costs" } } }
+                thead { tr { th { "Deal" } th { "Round" } th { "Asked" } th { "Until" } th.n { "Pays" } th.n { "Silence costs" } } }
                 tbody { @for case in cases.iter().take(CASES_SHOWN) { tr {
                     td { a href=(format!("/deals/{}", case.deal_id)) { code { (short(&case.deal_id.to_string())) } } }
                     td { @if let Some(round) = case.round { (round) } }
                     td { (case.asks) }
                     td { @if let Some(at) = case.deadline { (when(&at.to_string())) } }
-                    td.number { (grouped(&case.pays.to_string())) }
-                    td.number { (grouped(&case.slash.to_string())) }
+                    td.n { (grouped(&case.pays.to_string())) }
+                    td.n { (grouped(&case.slash.to_string())) }
                 } } }
             } }
         }

@@ -12,7 +12,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -30,9 +30,10 @@ use super::{
     schedule::Schedule,
 };
 use crate::{
-    bus::{Bus, HEADER_RECORDED_AT},
+    bus::{Bus, HEADER_RECORDED_AT, Outgoing},
     effects::{Activity, outgoing},
     engine::now,
+    partition::CLOCK_SUBJECT,
     replay::load,
     store::Store,
 };
@@ -42,6 +43,10 @@ const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// How often every case that asks something of us is looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
+/// How often this machine's clock is compared with the record's, while cases ask something of us.
+const COMPARE_CLOCKS_EVERY: Duration = Duration::from_secs(60);
+/// A difference of clocks that somebody should know of.
+const CLOCK_WRONG_US: u64 = 2_000_000;
 /// Kept for signing and publishing before a deadline, at most; less where little time is given at all.
 const MARGIN_US_MAX: u64 = 2_000_000;
 /// A case that is expected to take longer leaves a worker to the others.
@@ -59,6 +64,10 @@ const PLAIN_US: u64 = 500_000;
 pub trait Voice: Send + Sync {
     /// Says something in a deal; `again` where it was said before and does not show in the record.
     fn say<'a>(&'a self, envelope: &'a Envelope, again: bool) -> BoxFuture<'a, Result<(), String>>;
+
+    /// By how many microseconds the clock that deadlines are compared with is ahead of this machine's; nothing where it
+    /// cannot be asked.
+    fn clock_ahead_us(&self) -> BoxFuture<'_, Result<Option<i64>, String>>;
 
     /// Claims a slot for 32 bytes unless it is claimed, and gives what holds.
     fn claim<'a>(&'a self, slot: &'a Slot, claim: [u8; 32]) -> BoxFuture<'a, Result<[u8; 32], String>>;
@@ -85,6 +94,17 @@ impl Voice for OnBus {
                 out = out.with_header(HEADER_RECORDED_AT, activity.clock_us.load(Ordering::SeqCst).to_string());
             }
             self.bus.publish(out).await.map(|_| ()).map_err(|fault| fault.to_string())
+        })
+    }
+
+    fn clock_ahead_us(&self) -> BoxFuture<'_, Result<Option<i64>, String>> {
+        Box::pin(async move {
+            let before = now().us();
+            let out = Outgoing::new(CLOCK_SUBJECT, Vec::new());
+            self.bus.publish(out).await.map_err(|fault| fault.to_string())?;
+            let found = self.bus.find(self.bus.stream(), CLOCK_SUBJECT).await.map_err(|fault| fault.to_string())?;
+            let middle = before.midpoint(now().us());
+            Ok(found.map(|tick| tick.at.us().cast_signed().saturating_sub(middle.cast_signed())))
         })
     }
 
@@ -143,6 +163,8 @@ pub struct Desk {
     freed: Notify,
     /// When an artifact was last asked for: mediators of one panel that run here ask once.
     requested: Mutex<BTreeMap<(DealId, String), Instant>>,
+    /// By how many microseconds the record's clock is ahead of this machine's, as measured.
+    clock_ahead_us: AtomicI64,
     /// Microseconds of the clock for 10^6 fuel, as measured.
     us_per_megafuel: AtomicU64,
 }
@@ -191,6 +213,7 @@ impl Desk {
             working: Mutex::default(),
             freed: Notify::new(),
             requested: Mutex::default(),
+            clock_ahead_us: AtomicI64::new(0),
             us_per_megafuel: AtomicU64::new(1_000_000 * 1_000_000 / FUEL_PER_S),
         })
     }
@@ -244,7 +267,14 @@ impl Desk {
             Err(_) => {}
         }
         let tasks = tokio_util::task::TaskTracker::new();
+        let mut compared: Option<Instant> = None;
         loop {
+            // The clock of this machine may be wrong; the one that deadlines are compared with is the record's.
+            let asked = !self.asked().is_empty();
+            if asked && compared.is_none_or(|at| at.elapsed() > COMPARE_CLOCKS_EVERY) {
+                self.compare_clocks().await;
+                compared = Some(Instant::now());
+            }
             for case in self.cases() {
                 let Some(round) = case.round else { continue };
                 match case.stage {
@@ -342,8 +372,12 @@ impl Desk {
             let Some(deadline) = voting_deadline(&deal) else { return Ok(()) };
             let now = self.now();
             if now > deadline {
-                self.missed(&deal, address, round);
-                return Ok(());
+                // Before saying nothing for good, the clock is asked whether it is really over.
+                self.compare_clocks().await;
+                if self.now() > deadline {
+                    self.missed(&deal, address, round);
+                    return Ok(());
+                }
             }
             if mediator.intended(deal.terms(), round).is_some() {
                 // Settled before a crash: nothing is verified again.
@@ -562,7 +596,28 @@ impl Desk {
 
     fn now(&self) -> Timestamp {
         let recorded = Timestamp::from_us(self.activity.clock_us.load(Ordering::SeqCst));
-        if self.recorded_time { recorded } else { now().max(recorded) }
+        if self.recorded_time {
+            return recorded;
+        }
+        let ahead = self.clock_ahead_us.load(Ordering::Relaxed);
+        Timestamp::from_us(now().us().saturating_add_signed(ahead)).max(recorded)
+    }
+
+    /// What is known of the record's clock: it is `ahead_us` microseconds ahead of this machine's.
+    pub fn set_clock_ahead(&self, ahead_us: i64) {
+        let before = self.clock_ahead_us.swap(ahead_us, Ordering::Relaxed);
+        if ahead_us.abs_diff(before) > CLOCK_WRONG_US {
+            tracing::warn!(ahead_ms = ahead_us / 1000, "this machine's clock differs from the record's, which counts");
+        }
+    }
+
+    /// Asks for the record's clock.
+    async fn compare_clocks(&self) {
+        match self.voice.clock_ahead_us().await {
+            Ok(Some(ahead_us)) => self.set_clock_ahead(ahead_us),
+            Ok(None) => {}
+            Err(problem) => tracing::warn!(problem, "the record's clock could not be asked"),
+        }
     }
 
     async fn pause(&self, pause: Duration) -> Result<(), String> {
