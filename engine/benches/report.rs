@@ -191,6 +191,7 @@ fn end_to_end(envelopes: &[Envelope]) -> f64 {
                 mediators: Vec::new(),
                 history: None,
                 workers: 1,
+                fuel_per_s: 300_000_000,
             })
             .await
             .expect("starts");

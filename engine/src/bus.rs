@@ -58,9 +58,14 @@ pub trait Bus: Send + Sync {
     /// The last message on exactly this subject of a stream.
     fn find<'a>(&'a self, stream: &'a str, subject: &'a str) -> BoxFuture<'a, Result<Option<Message>, BusFault>>;
 
-    /// Publishes on a subject of [`SLOTS`] unless something was published there ever, and gives what holds: these bytes, or
-    /// the first ones.
-    fn claim<'a>(&'a self, subject: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<Bytes, BusFault>>;
+    /// The first valid message ever published on a subject of [`SLOTS`]; publishes these bytes, which must be valid, where
+    /// there is none. Anybody can publish there: only `valid` tells what counts.
+    fn claim<'a>(
+        &'a self,
+        subject: &'a str,
+        bytes: Bytes,
+        valid: &'a (dyn Fn(&[u8]) -> bool + Send + Sync),
+    ) -> BoxFuture<'a, Result<Bytes, BusFault>>;
 
     /// What is published on subjects that match (`*` one token, `>` the rest) from the moment this returns. Not durable:
     /// messages published while the connection is down are missed, so look with [`Bus::find`] as well.

@@ -124,14 +124,25 @@ pub struct MediatorConfig {
     /// What it means to sign; absent: beside the store, `<store.path>.history.jsonl`. Never inside of it, so that a restored
     /// store does not bring back an old history.
     pub history: Option<PathBuf>,
-    /// Engines of others whose record is followed, `http://host:port`: their cases that name or draw this key are judged too.
-    pub follow: Vec<String>,
-    /// Bearer token for speaking to them, where they want one.
-    pub follow_token: Option<String>,
+    /// Engines of others whose record is followed: their cases that name or draw this key are judged too.
+    pub follow: Vec<FollowConfig>,
     /// Whether every finished case of followed records is checked again, whoever judged it.
     pub watch: bool,
     /// Seconds that a shutdown gives to cases at work; the rest is resumed at the next start.
     pub grace_s: u64,
+}
+
+/// Somebody's engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FollowConfig {
+    /// `http://host:port`.
+    pub url: String,
+    /// Its operator: deals that name another one are not its to tell about.
+    pub operator: Address,
+    /// Bearer token for speaking to it, where it wants one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
 }
 
 /// The key that signs receipts and the engine's events.
@@ -177,7 +188,6 @@ impl Default for MediatorConfig {
             address: None,
             history: None,
             follow: Vec::new(),
-            follow_token: None,
             watch: false,
             grace_s: 20,
         }

@@ -21,6 +21,7 @@ use tribunal_verifiers::{ArtifactSource, OperatorLimits, Service};
 
 use crate::{
     bus::{Bus, HEADER_RECORDED_AT, InProcessBus, InProcessLimits, NatsBus, NatsConfig, NatsServer, Outgoing},
+    config::PolicyConfig,
     effects::outgoing,
     engine::{Engine, Parts, now},
     failure::Failure,
@@ -272,6 +273,7 @@ pub async fn stage(fixtures: &Path, folder: &Path, bus: Option<BusChoice>) -> Re
         mediators: MEDIATORS.map(|name| Arc::new(development_key(name)) as Arc<dyn Signer>).to_vec(),
         history: Some(Arc::new(History::open(folder.join("history.jsonl")).map_err(Failure::unavailable)?)),
         workers: std::thread::available_parallelism().map_or(1, usize::from),
+        fuel_per_s: PolicyConfig::default().fuel_per_s,
     })
     .await
     .map_err(Failure::unavailable)?;

@@ -55,6 +55,8 @@ pub struct Parts {
     pub history: Option<Arc<History>>,
     /// Verifications side by side.
     pub workers: usize,
+    /// Fuel that this machine is taken to burn in a second until it was measured.
+    pub fuel_per_s: u64,
 }
 
 /// The engine could not start or go on.
@@ -92,7 +94,7 @@ impl Engine {
     /// # Errors
     /// Where the store or the bus cannot be read.
     pub async fn start(parts: Parts) -> Result<Self, EngineFault> {
-        let Parts { store, bus, chain, verifier, artifacts, settings, mediators, history, workers } = parts;
+        let Parts { store, bus, chain, verifier, artifacts, settings, mediators, history, workers, fuel_per_s } = parts;
         let cancel = CancellationToken::new();
         let tasks = TaskTracker::new();
         let activity = Arc::new(Activity::default());
@@ -125,6 +127,8 @@ impl Engine {
                     history: Arc::clone(&history),
                     counts: Arc::default(),
                     schedule: Schedule::new(workers),
+                    domains: settings.domains.clone(),
+                    fuel_per_s,
                     activity: Arc::clone(&activity),
                     recorded_time: settings.recorded_time,
                     caught_up: has_caught_up,

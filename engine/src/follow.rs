@@ -4,7 +4,8 @@
 //! positions, the same links. Nothing is believed: every record passes the same examination as an audit before anything is
 //! done about it, and a record that the operator later tells otherwise does not fit the chain.
 //!
-//! **Invariant:** a deal whose record does not fit the rules is kept as evidence and never judged.
+//! **Invariant:** a deal whose record does not fit the rules is kept as evidence and never judged; nor is one that names
+//! another operator than the one that is followed, who alone may say what happened in it.
 //! **Invariant:** what an operator served once it cannot take back: a log that differs stops the following.
 
 use std::{
@@ -23,14 +24,15 @@ use tribunal_events::{Address, ChainLink, DealId, Envelope, EventId, Timestamp};
 
 use crate::{
     audit::Examiner,
-    config::MediatorConfig,
+    config::{FollowConfig, MediatorConfig},
     effects::Activity,
     engine::now,
     failure::Failure,
     mediator::{
         Mediator, MediatorFault,
         desk::{self, Desk, Voice},
-        history::{History, Slot},
+        history::{CLAIM_BYTES, History, Slot},
+        schedule::Urgency,
     },
     store::{Append, Fsync, NewRecord, Record, Store, StoreFault, StreamAppend, record_bytes},
     submit::{HttpSender, Operators, Patience},
@@ -46,7 +48,11 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Finished cases that wait to be checked again, at most.
 const FINISHED_MAX: usize = 10_000;
 /// Deals whose examination is kept in memory at most; others are examined from their beginning when they move.
-const EXAMINED_MAX: usize = 10_000;
+const EXAMINED_MAX: usize = 1_000;
+/// An answer that tells where a log ends at most, in bytes.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// By how much an operator's clock may be ahead of ours before it is not believed, in microseconds.
+const AHEAD_US_MAX: u64 = 5_000_000;
 
 /// Why a record cannot be followed.
 #[derive(Debug, thiserror::Error)]
@@ -99,22 +105,27 @@ pub struct News {
     pub record: Record,
     /// The deal after it, where everything in its record fits.
     pub deal: Option<Deal>,
+    /// Whether with this record the deal is over, or stopped to fit the rules.
+    pub closed: bool,
 }
 
 /// A copy of somebody's record that goes on.
 pub struct Follower {
     url: String,
+    /// Whose deals these are; nothing: whoever the terms name.
+    operator: Option<Address>,
     client: reqwest::Client,
     store: Store,
     examined: BTreeMap<DealId, Examiner>,
 }
 
 impl Follower {
-    /// Follows the engine at `url`, `http://host:port`, into a store at `folder`.
+    /// Follows the engine at `url`, `http://host:port`, into a store at `folder`. With `operator`, deals that name another one
+    /// do not count: a log may hold what it likes about them.
     ///
     /// # Errors
     /// Where the copy cannot be opened, or the address is none.
-    pub fn open(url: &str, folder: &Path) -> Result<Self, FollowFault> {
+    pub fn open(url: &str, operator: Option<Address>, folder: &Path) -> Result<Self, FollowFault> {
         let url = url.trim_end_matches('/').to_owned();
         tribunal_contracts::install_tls();
         let client = reqwest::Client::builder()
@@ -123,7 +134,7 @@ impl Follower {
             .build()
             .map_err(|error| FollowFault::Service { url: url.clone(), what: error.to_string() })?;
         let store = Store::open(folder, Fsync::Group)?;
-        Ok(Self { url, client, store, examined: BTreeMap::new() })
+        Ok(Self { url, operator, client, store, examined: BTreeMap::new() })
     }
 
     /// Where the copy of an engine's record is kept below a folder.
@@ -145,11 +156,22 @@ impl Follower {
     pub async fn end(&self) -> Result<u64, FollowFault> {
         let url = format!("{}/api/v1/deals?limit=1", self.url);
         let answer = self.client.get(url).timeout(Duration::from_secs(10)).send().await;
-        let json: serde_json::Value = match answer.and_then(reqwest::Response::error_for_status) {
-            Ok(answer) => answer.json().await.map_err(|error| self.service(&error))?,
-            Err(error) => return Err(self.service(&error)),
-        };
-        json["log_position"].as_u64().ok_or_else(|| self.service(&"it tells no log position"))
+        let mut answer = answer.and_then(reqwest::Response::error_for_status).map_err(|error| self.service(&error))?;
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(|error| self.service(&error))? {
+            body.extend_from_slice(&chunk);
+            if body.len() > ANSWER_BYTES_MAX {
+                return Err(self.service(&"its answer is too long"));
+            }
+        }
+        let json: serde_json::Value = serde_json::from_slice(&body).map_err(|error| self.service(&error))?;
+        let end = json["log_position"].as_u64().ok_or_else(|| self.service(&"it tells no log position"))?;
+        let last = self.store.last_position();
+        if end < last {
+            let what = format!("its log ends at {end}");
+            return Err(FollowFault::Rewritten { url: self.url.clone(), position: last, what });
+        }
+        Ok(end)
     }
 
     /// Reads the stream from where the copy ends until the connection ends or `take` says stop; `take` hears of every record
@@ -161,8 +183,9 @@ impl Follower {
         // The last record of the copy is told again, to see that it is still the same.
         let last = self.store.last_position();
         let url = format!("{}/api/v1/events/stream?after={}", self.url, last.saturating_sub(1));
-        let answer = self.client.get(url).send().await.and_then(reqwest::Response::error_for_status);
-        let mut answer = answer.map_err(|error| self.service(&error))?;
+        let answer = tokio::time::timeout(SILENCE_MAX, self.client.get(url).send()).await;
+        let answer = answer.map_err(|_| self.service(&"it does not answer"))?;
+        let mut answer = answer.and_then(reqwest::Response::error_for_status).map_err(|error| self.service(&error))?;
         let (mut buffer, mut scanned) = (Vec::new(), 0);
         loop {
             let chunk = tokio::time::timeout(SILENCE_MAX, answer.chunk()).await;
@@ -189,7 +212,8 @@ impl Follower {
                     self.check_again(&told)?;
                     continue;
                 }
-                let news = self.take(told)?;
+                // Signatures, rules and the disk: not for the threads that keep everything else going.
+                let news = tokio::task::block_in_place(|| self.take(told))?;
                 if !take(news) {
                     return Ok(());
                 }
@@ -238,8 +262,13 @@ impl Follower {
         if record.link != told.link {
             return Err(rewritten(format!("its record is linked by {}, ours by {}", told.link, record.link)));
         }
-        self.examine(&record)?;
-        let deal = self.examined.get(&record.deal_id).and_then(Examiner::sound).cloned();
+        // What is closed stays closed: it is over, or did not fit.
+        let was_open = head.is_none_or(|head| head.open);
+        if was_open {
+            self.examine(&record)?;
+        }
+        let deal = self.examined.get(&record.deal_id).filter(|_| was_open).and_then(Examiner::sound).cloned();
+        let deal = deal.filter(|deal| self.operator.is_none_or(|operator| deal.terms().operator == operator));
         let append = StreamAppend {
             deal_id: record.deal_id,
             expected_version: version - 1,
@@ -253,10 +282,11 @@ impl Follower {
             snapshot: None,
         };
         self.store.append(Append { streams: vec![append], ..Append::default() })?;
-        if deal.as_ref().is_none_or(Deal::is_settled) {
+        let closed = was_open && deal.as_ref().is_none_or(Deal::is_settled);
+        if closed {
             self.examined.remove(&record.deal_id);
         }
-        Ok(News { record, deal })
+        Ok(News { record, deal, closed })
     }
 
     /// Takes the record into its deal's examination, which is made from the copy where it is not in memory.
@@ -293,22 +323,24 @@ impl Follower {
 /// own signing history: use a key on one machine only.
 pub struct OverHttp {
     sender: HttpSender,
+    operators: Operators,
 }
 
 impl OverHttp {
-    /// A voice to the engine at `url`.
+    /// A voice to the engine of `operator` at `url`.
     ///
     /// # Errors
     /// A sentence that says what is wrong with the address.
-    pub fn new(url: &str, token: Option<String>) -> Result<Self, String> {
-        HttpSender::new(url, token, Patience::default()).map(|sender| Self { sender })
+    pub fn new(url: &str, operator: Address, token: Option<String>) -> Result<Self, String> {
+        let operators = Operators::given(Some(operator));
+        HttpSender::new(url, token, Patience::default()).map(|sender| Self { sender, operators })
     }
 }
 
 impl Voice for OverHttp {
     fn say<'a>(&'a self, envelope: &'a Envelope, _again: bool) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
-            let answer = self.sender.send(envelope, &Operators::default()).await.map_err(|fault| fault.to_string())?;
+            let answer = self.sender.send(envelope, &self.operators).await.map_err(|fault| fault.to_string())?;
             if !answer.is_recorded() {
                 let event_id: EventId = envelope.event_id();
                 tracing::warn!(%event_id, code = answer.receipt.reason_code, reason = answer.receipt.reason,
@@ -323,8 +355,8 @@ impl Voice for OverHttp {
         Box::pin(async move { Ok(None) })
     }
 
-    fn claim<'a>(&'a self, _slot: &'a Slot, claim: [u8; 32]) -> BoxFuture<'a, Result<[u8; 32], String>> {
-        Box::pin(async move { Ok(claim) })
+    fn claim<'a>(&'a self, slot: &'a Slot, message: Vec<u8>) -> BoxFuture<'a, Result<[u8; CLAIM_BYTES], String>> {
+        Box::pin(async move { slot.read_claim(&message).ok_or_else(|| "this is no claim".to_owned()) })
     }
 }
 
@@ -346,10 +378,7 @@ struct Judging {
 
 impl Judging {
     /// Runs until cancelled, or until the record cannot be followed any more.
-    ///
-    /// # Errors
-    /// A fault that asking again does not cure; someone must act.
-    async fn run(mut self) -> Result<(), FollowFault> {
+    async fn run(mut self) {
         let tasks = TaskTracker::new();
         tasks.spawn(Arc::clone(&self.desk).sweep());
         let (to_watcher, finished) = mpsc::channel(FINISHED_MAX);
@@ -357,25 +386,28 @@ impl Judging {
             let (store, desk) = (self.follower.store().clone(), Arc::clone(&self.desk));
             tasks.spawn(check_again(watcher, store, desk, finished, self.cancel.clone()));
         }
-        let ended = loop {
+        loop {
             let cancel = self.cancel.clone();
             let once = tokio::select! {
-                () = cancel.cancelled() => break Ok(()),
+                () = cancel.cancelled() => break,
                 once = self.once(&tasks, &to_watcher) => once,
             };
             match once {
-                Err(fault) if !fault.retry_helps() => break Err(fault),
+                Err(fault) if !fault.retry_helps() => {
+                    self.desk.counts().following_stopped.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(%fault, "a record is not followed any more; someone must act");
+                    break;
+                }
                 Err(fault) => tracing::warn!(%fault, "the record is asked for again"),
                 Ok(()) => {}
             }
             tokio::select! {
-                () = self.cancel.cancelled() => break Ok(()),
+                () = self.cancel.cancelled() => break,
                 () = tokio::time::sleep(AGAIN) => {}
             }
-        };
+        }
         tasks.close();
         tasks.wait().await;
-        ended
     }
 
     async fn once(&mut self, tasks: &TaskTracker, finished: &mpsc::Sender<DealId>) -> Result<(), FollowFault> {
@@ -386,16 +418,19 @@ impl Judging {
         }
         follower
             .read(|news| {
-                activity.clock_us.fetch_max(news.record.recorded_at.us(), Ordering::SeqCst);
+                if news.deal.is_some() {
+                    let at = news.record.recorded_at.us().min(now().us().saturating_add(AHEAD_US_MAX));
+                    activity.clock_us.fetch_max(at, Ordering::SeqCst);
+                }
                 if news.record.position >= end {
                     caught_up.send_replace(true);
                 }
                 // Recorded while we listened: a moment ago by the operator's clock.
-                if news.record.position > end {
+                if news.deal.is_some() && news.record.position > end {
                     let ahead = news.record.recorded_at.us().cast_signed().saturating_sub(now().us().cast_signed());
                     desk.set_clock_ahead(ahead);
                 }
-                if news.deal.as_ref().is_none_or(Deal::is_settled) {
+                if news.closed {
                     // Full, or nobody checks: `mediator watch` finds what is left out here.
                     let _ = finished.try_send(news.record.deal_id);
                 }
@@ -439,6 +474,11 @@ async fn check_again(
             deal_id = finished.recv() => deal_id,
         };
         let Some(deal_id) = deal_id else { return };
+        // Whatever is left of the machine: own cases come first.
+        let turn = tokio::select! {
+            () = cancel.cancelled() => return,
+            turn = desk.schedule().turn(Urgency::LEAST, true) => turn,
+        };
         let (watcher, store) = (Arc::clone(&watcher), store.clone());
         match tokio::task::spawn_blocking(move || watcher.check(&store, &deal_id)).await {
             Ok(Ok(found)) => {
@@ -450,6 +490,7 @@ async fn check_again(
             Ok(Err(fault)) => tracing::error!(%deal_id, %fault, "a finished case cannot be read"),
             Err(error) => tracing::error!(%deal_id, %error, "checking a case again failed with a bug of ours"),
         }
+        drop(turn);
     }
 }
 
@@ -471,14 +512,19 @@ impl Followed {
         config: &MediatorConfig,
         folder: &Path,
         own: &Desk,
+        own_operator: Address,
         history: &Arc<History>,
         mediators: impl Fn(&Follower) -> Result<Vec<Mediator>, MediatorFault>,
         watcher: &Arc<Watcher>,
     ) -> Result<Self, Failure> {
         let mut this = Self::default();
-        for url in &config.follow {
-            let follower = Follower::open(url, &Follower::folder(folder, url)).map_err(Failure::unavailable)?;
-            let voice = OverHttp::new(url, config.follow_token.clone()).map_err(Failure::config)?;
+        for FollowConfig { url, operator, token } in &config.follow {
+            if *operator == own_operator {
+                return Err(Failure::config(format!("mediator.follow: {url} is this engine's own operator")));
+            }
+            let copy = Follower::folder(folder, url);
+            let follower = Follower::open(url, Some(*operator), &copy).map_err(Failure::unavailable)?;
+            let voice = OverHttp::new(url, *operator, token.clone()).map_err(Failure::config)?;
             let (caught_up, has_caught_up) = watch::channel(false);
             let activity = Arc::new(Activity::default());
             let desk = Desk::new(desk::Parts {
@@ -488,6 +534,8 @@ impl Followed {
                 history: Arc::clone(history),
                 counts: Arc::clone(own.counts()),
                 schedule: Arc::clone(own.schedule()),
+                domains: own.domains().to_vec(),
+                fuel_per_s: own.fuel_per_s(),
                 activity: Arc::clone(&activity),
                 recorded_time: false,
                 caught_up: has_caught_up,
@@ -496,12 +544,8 @@ impl Followed {
             this.desks.push(Arc::clone(&desk));
             let watcher = config.watch.then(|| Arc::clone(watcher));
             let judging = Judging { follower, desk, activity, caught_up, watcher, cancel: this.cancel.clone() };
-            tracing::info!(url, "follows this record and judges its cases too");
-            this.tasks.push(tokio::spawn(async move {
-                if let Err(fault) = judging.run().await {
-                    tracing::error!(%fault, "a record is not followed any more; someone must act");
-                }
-            }));
+            tracing::info!(url, %operator, "follows this record and judges its cases too");
+            this.tasks.push(tokio::spawn(judging.run()));
         }
         Ok(this)
     }

@@ -216,11 +216,17 @@ impl Mediator {
             verdict: finding.verdict,
             instruction_count: deal.submission().map_or(0, |submission| submission.claim.instruction_count),
             digest: B256::new(*finding.digest.bytes()),
+            claim_digest: claim_digest(deal),
             reason_code,
             salt: B256::new(salt),
             at_us: now().us(),
+            other_salts: Vec::new(),
             blocked: false,
         })?;
+        if entry.claim_digest != claim_digest(deal) {
+            // Somebody told another record of this deal than this one: what was meant for that claim says nothing of this.
+            self.history.block(&entry.slot())?;
+        }
         let fits = finding.report_json.len() <= REPORT_BYTES_MAX && entry.digest.0 == *finding.digest.bytes();
         let report_json = if fits { finding.report_json.clone() } else { String::new() };
         let stored = Stored { entry: entry.clone(), report_json };
@@ -264,8 +270,14 @@ impl Mediator {
         }
         let terms = deal.terms();
         // Another engine with this key may have committed to something else: revealing ours would be a second verdict.
-        let ours = self.intended(terms, round).filter(|entry| !entry.blocked && commitment(terms, entry) == *committed);
-        let Some(entry) = ours else {
+        let ours =
+            self.intended(terms, round).filter(|entry| !entry.blocked && entry.claim_digest == claim_digest(deal));
+        let salted = ours.and_then(|entry| {
+            let salts = entry.other_salts.iter().copied().chain([entry.salt]).collect::<Vec<_>>();
+            let each = salts.into_iter().map(|salt| Entry { salt, ..entry.clone() });
+            each.into_iter().find(|entry| commitment(terms, entry) == *committed)
+        });
+        let Some(entry) = salted else {
             tracing::error!(deal_id = %deal.id(), round, mediator = %self.address(),
                 "the record has a commitment that is not this machine's: is the key used elsewhere?");
             return Ok(None);
@@ -273,6 +285,16 @@ impl Mediator {
         let verdict = Some(self.verdict(terms, &entry)?);
         let reveal = proto::VoteRevealed { verdict, salt: entry.salt.to_vec() };
         self.sign(terms, proto::event::Kind::VoteRevealed(reveal)).map(Some)
+    }
+
+    /// Signs the claim of an entry's slot: what is published on the bus before the entry is signed.
+    ///
+    /// # Errors
+    /// Where the signer does not sign.
+    pub fn claim(&self, entry: &Entry) -> Result<Vec<u8>, MediatorFault> {
+        let claim = entry.claim();
+        let signature = self.signer.sign_preimage(&entry.slot().claim_preimage(&claim))?;
+        Ok([&claim[..], signature.bytes()].concat())
     }
 
     /// Signs an event of this mediator's.
@@ -427,6 +449,11 @@ fn intent_key(slot: &Slot) -> Vec<u8> {
     key.extend_from_slice(slot.terms_hash.as_slice());
     key.extend_from_slice(&slot.round.to_be_bytes());
     key
+}
+
+/// BLAKE3 of the claim that a deal is about; zero without one.
+fn claim_digest(deal: &Deal) -> B256 {
+    deal.submission().map_or(B256::ZERO, |submission| B256::new(*submission.claim.digest().bytes()))
 }
 
 /// The verdict of an entry before it is signed.

@@ -22,6 +22,8 @@ use super::{
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Messages that are looked at for one claim at most.
+const CLAIM_ATTEMPTS_MAX: u32 = 1000;
 
 /// How to reach a NATS server.
 #[derive(Clone, Debug)]
@@ -179,29 +181,44 @@ impl NatsBus {
         Ok(info.state.last_sequence)
     }
 
-    async fn claim_subject(&self, subject: &str, bytes: Bytes) -> Result<Bytes, BusFault> {
+    async fn claim_subject(
+        &self,
+        subject: &str,
+        bytes: Bytes,
+        valid: &(dyn Fn(&[u8]) -> bool + Send + Sync),
+    ) -> Result<Bytes, BusFault> {
         let doing = "claiming a slot";
         if !subject::is_publishable(subject) {
             return Err(BusFault::Subject(subject.into()));
         }
-        let message = PublishMessage::build().payload(bytes.clone()).expected_last_subject_sequence(0);
-        let sent = match self.context.send_publish(subject.to_owned(), message).await {
-            Ok(ack) => ack.await,
-            Err(error) => Err(error),
-        };
-        match sent {
-            Ok(_) => Ok(bytes),
-            // Somebody was first, or the answer to an earlier attempt of ours was lost.
-            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {
-                let found = self.find_message(SLOTS, subject).await?;
-                found.map(|holds| holds.payload).ok_or(BusFault::Timeout { doing, what: error.to_string() })
+        let stream = self.context.get_stream_no_info(SLOTS).await.map_err(|error| failed(doing, error))?;
+        let mut seen = 0;
+        for _ in 0..CLAIM_ATTEMPTS_MAX {
+            // From the leader: what others published before us is there.
+            match stream.get_first_raw_message_by_subject(subject, seen + 1).await {
+                Ok(message) if valid(&message.payload) => return Ok(message.payload),
+                Ok(message) => seen = message.sequence,
+                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
+                    let message = PublishMessage::build().payload(bytes.clone()).expected_last_subject_sequence(seen);
+                    let sent = match self.context.send_publish(subject.to_owned(), message).await {
+                        Ok(ack) => ack.await,
+                        Err(error) => Err(error),
+                    };
+                    match sent {
+                        Ok(_) => return Ok(bytes),
+                        // Somebody came in between, or the answer to an earlier attempt of ours was lost: look again.
+                        Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {}
+                        Err(error) => return Err(BusFault::Timeout { doing, what: error.to_string() }),
+                    }
+                }
+                // The stream was removed: made again, it is as empty as it would be with no stream.
+                Err(error) => {
+                    self.ensure_stream(SLOTS).await?;
+                    return Err(BusFault::Timeout { doing, what: error.to_string() });
+                }
             }
-            Err(error) if error.kind() == PublishErrorKind::StreamNotFound => {
-                self.ensure_stream(SLOTS).await?;
-                Err(BusFault::Timeout { doing, what: "the stream was missing; it is made again".into() })
-            }
-            Err(error) => Err(BusFault::Timeout { doing, what: error.to_string() }),
         }
+        Err(BusFault::Timeout { doing, what: format!("{subject} is flooded with what is no claim") })
     }
 
     async fn publish_message(&self, out: Outgoing) -> Result<u64, BusFault> {
@@ -313,8 +330,13 @@ impl Bus for NatsBus {
         self.find_message(stream, subject).boxed()
     }
 
-    fn claim<'a>(&'a self, subject: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<Bytes, BusFault>> {
-        self.claim_subject(subject, bytes).boxed()
+    fn claim<'a>(
+        &'a self,
+        subject: &'a str,
+        bytes: Bytes,
+        valid: &'a (dyn Fn(&[u8]) -> bool + Send + Sync),
+    ) -> BoxFuture<'a, Result<Bytes, BusFault>> {
+        self.claim_subject(subject, bytes, valid).boxed()
     }
 
     fn watch<'a>(&'a self, filter: &'a str) -> BoxFuture<'a, Result<BoxStream<'static, Notice>, BusFault>> {

@@ -106,6 +106,7 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
         mediators: judges.clone(),
         history: history.clone(),
         workers: config.verifiers.workers,
+        fuel_per_s: config.policy.fuel_per_s,
     })
     .await
     .map_err(Failure::unavailable)?;
@@ -119,7 +120,8 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
                 judges.iter().map(mediator).collect::<Result<_, _>>()
             };
             let watcher = Arc::new(Watcher::new(&config, Arc::clone(&verifier), Arc::clone(&artifacts)));
-            Followed::start(&config.mediator, &config.followed(), own, history, judging, &watcher)?
+            let (settings, folder) = (&config.mediator, config.followed());
+            Followed::start(settings, &folder, own, operator.address(), history, judging, &watcher)?
         }
         _ if config.mediator.follow.is_empty() => Followed::default(),
         _ => return Err(Failure::config("mediator.follow needs mediator.keystore or mediator.signer_url")),

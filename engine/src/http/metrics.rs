@@ -167,6 +167,8 @@ async fn desks(text: &mut Text, state: &HttpState) {
     let read = |count: &std::sync::atomic::AtomicU64| [("", count.load(Ordering::Relaxed))];
     let help = "Rounds in which nothing is signed because something else was, or may have been.";
     text.metric("tribunal_mediator_signing_refused_total", "counter", help, &read(&counts.signing_refused));
+    let help = "Records of others that are not followed any more.";
+    text.metric("tribunal_mediator_following_stopped_total", "counter", help, &read(&counts.following_stopped));
     let help = "Cases whose time to vote was over before anything was said.";
     text.metric("tribunal_mediator_deadlines_missed_total", "counter", help, &read(&counts.deadlines_missed));
     let help = "Cases given up early because there was no time left for them.";

@@ -21,20 +21,20 @@ use futures::future::{BoxFuture, join_all};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tribunal_core::{Deal, voting_deadline};
-use tribunal_events::{Address, DealId, Envelope, Method, Timestamp, proto};
+use tribunal_events::{Address, DealId, Domain, Envelope, Method, Timestamp, proto};
 
 use super::{
     Finding, Mediator, MediatorFault, NO_TIME, Next, OwnFault,
-    history::{Entry, History, Slot},
+    history::{CLAIM_BYTES, Entry, History, Slot},
     inbox::{self, Case, Stage},
-    schedule::Schedule,
+    schedule::{Schedule, Urgency},
 };
 use crate::{
     bus::{Bus, HEADER_RECORDED_AT, Outgoing},
     effects::{Activity, outgoing},
     engine::now,
     partition::CLOCK_SUBJECT,
-    replay::load,
+    replay::load_at,
     store::Store,
 };
 
@@ -51,10 +51,16 @@ const CLOCK_WRONG_US: u64 = 2_000_000;
 const MARGIN_US_MAX: u64 = 2_000_000;
 /// A case that is expected to take longer leaves a worker to the others.
 const LONG_US: u64 = 2_000_000;
-/// What is expected of a machine before it was measured, in fuel a second.
-const FUEL_PER_S: u64 = 200_000_000;
+/// How many times slower than its settings say a machine is taken to be at most, whatever was measured.
+const SLOWER_MAX: u64 = 20;
+/// Longest wait before a word that the record does not show is said again.
+const AGAIN_MAX: Duration = Duration::from_secs(60);
+/// How often cases are looked at while one is about to end.
+const SWEEP_FAST: Duration = Duration::from_millis(250);
+/// Longer than any recording.
+const FOREVER: Duration = Duration::from_secs(86_400);
 /// A run on less fuel says nothing about a machine.
-const FUEL_MEASURED_MIN: u64 = 1_000_000;
+const FUEL_MEASURED_MIN: u64 = 50_000_000;
 /// With less time left nothing is started.
 const NEEDED_US_MIN: u64 = 10_000;
 /// What is expected of a check that burns no fuel.
@@ -69,8 +75,8 @@ pub trait Voice: Send + Sync {
     /// cannot be asked.
     fn clock_ahead_us(&self) -> BoxFuture<'_, Result<Option<i64>, String>>;
 
-    /// Claims a slot for 32 bytes unless it is claimed, and gives what holds.
-    fn claim<'a>(&'a self, slot: &'a Slot, claim: [u8; 32]) -> BoxFuture<'a, Result<[u8; 32], String>>;
+    /// Claims a slot with a signed message unless one that its mediator signed is there, and gives the claim that holds.
+    fn claim<'a>(&'a self, slot: &'a Slot, message: Vec<u8>) -> BoxFuture<'a, Result<[u8; CLAIM_BYTES], String>>;
 }
 
 /// A voice on the bus.
@@ -108,11 +114,12 @@ impl Voice for OnBus {
         })
     }
 
-    fn claim<'a>(&'a self, slot: &'a Slot, claim: [u8; 32]) -> BoxFuture<'a, Result<[u8; 32], String>> {
+    fn claim<'a>(&'a self, slot: &'a Slot, message: Vec<u8>) -> BoxFuture<'a, Result<[u8; CLAIM_BYTES], String>> {
         Box::pin(async move {
             let subject = format!("slots.{:#x}.{:#x}.{}", slot.mediator, slot.terms_hash, slot.round);
-            let holds = self.bus.claim(&subject, claim.to_vec().into()).await.map_err(|fault| fault.to_string())?;
-            holds[..].try_into().map_err(|_| format!("what holds {subject} is no claim"))
+            let valid = |message: &[u8]| slot.read_claim(message).is_some();
+            let holds = self.bus.claim(&subject, message.into(), &valid).await.map_err(|fault| fault.to_string())?;
+            slot.read_claim(&holds).ok_or_else(|| format!("what holds {subject} is no claim"))
         })
     }
 }
@@ -124,12 +131,12 @@ pub struct Counts {
     pub faults: Mutex<BTreeMap<String, u64>>,
     /// Slots in which nothing is signed because something else was, or may have been.
     pub signing_refused: AtomicU64,
+    /// Records of others that are not followed any more.
+    pub following_stopped: AtomicU64,
     /// Cases whose deadline passed without a word of ours.
     pub deadlines_missed: AtomicU64,
     /// Cases given up because there was no time left for them.
     pub given_up: AtomicU64,
-    /// Votes given or committed to.
-    pub votes: AtomicU64,
     /// Alarms about finished cases of others.
     pub divergences: AtomicU64,
     /// Cases disputed on the chain and not in the record, as last seen.
@@ -155,8 +162,15 @@ pub struct Desk {
     caught_up: watch::Receiver<bool>,
     counts: Arc<Counts>,
     cancel: CancellationToken,
+    /// The contracts whose money counts here.
+    domains: Vec<Domain>,
+    fuel_per_s: u64,
     /// Rounds in which a panel of ours was asked.
     asked: Mutex<BTreeSet<(DealId, u32)>>,
+    /// Slots in which signing was refused.
+    refused: Mutex<BTreeSet<Slot>>,
+    /// When something was last said for a slot that the record did not show, and how long to wait before it is said again.
+    said: Mutex<BTreeMap<Slot, (Instant, Duration)>>,
     /// Who is at work on what.
     working: Mutex<BTreeSet<(DealId, u32, Address)>>,
     /// Somebody has finished.
@@ -167,6 +181,8 @@ pub struct Desk {
     clock_ahead_us: AtomicI64,
     /// Microseconds of the clock for 10^6 fuel, as measured.
     us_per_megafuel: AtomicU64,
+    /// Slower than this a machine is never taken to be.
+    us_per_megafuel_max: u64,
 }
 
 /// What a desk is opened with.
@@ -183,6 +199,10 @@ pub struct Parts {
     pub counts: Arc<Counts>,
     /// The machine's workers.
     pub schedule: Arc<Schedule>,
+    /// The contracts whose money counts here; cases of others come last.
+    pub domains: Vec<Domain>,
+    /// Fuel that this machine is taken to burn in a second until it was measured.
+    pub fuel_per_s: u64,
     /// The record's clock.
     pub activity: Arc<Activity>,
     /// Whether time is a recording's.
@@ -196,8 +216,21 @@ pub struct Parts {
 impl Desk {
     /// Opens a desk.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { store, voice, mediators, history, counts, schedule, activity, recorded_time, caught_up, cancel } =
-            parts;
+        let Parts {
+            store,
+            voice,
+            mediators,
+            history,
+            counts,
+            schedule,
+            domains,
+            fuel_per_s,
+            activity,
+            recorded_time,
+            caught_up,
+            cancel,
+        } = parts;
+        let us_per_megafuel = 1_000_000 * 1_000_000 / fuel_per_s.max(1);
         Arc::new(Self {
             store,
             voice,
@@ -209,18 +242,33 @@ impl Desk {
             caught_up,
             counts,
             cancel,
+            domains,
+            fuel_per_s,
             asked: Mutex::default(),
+            refused: Mutex::default(),
+            said: Mutex::default(),
             working: Mutex::default(),
             freed: Notify::new(),
             requested: Mutex::default(),
             clock_ahead_us: AtomicI64::new(0),
-            us_per_megafuel: AtomicU64::new(1_000_000 * 1_000_000 / FUEL_PER_S),
+            us_per_megafuel: AtomicU64::new(us_per_megafuel),
+            us_per_megafuel_max: SLOWER_MAX.saturating_mul(us_per_megafuel),
         })
     }
 
     /// What happened here.
     pub const fn counts(&self) -> &Arc<Counts> {
         &self.counts
+    }
+
+    /// The contracts whose money counts here.
+    pub fn domains(&self) -> &[Domain] {
+        &self.domains
+    }
+
+    /// Fuel that this machine was taken to burn in a second before it was measured.
+    pub const fn fuel_per_s(&self) -> u64 {
+        self.fuel_per_s
     }
 
     /// The machine's workers.
@@ -238,14 +286,36 @@ impl Desk {
         self.schedule.waiting()
     }
 
+    /// A deal as far as its record fits the rules; nothing where it is over, or where what follows does not fit: a copy of
+    /// somebody's record may hold anything, and only what is open may be folded.
+    fn open(&self, deal_id: &DealId) -> Result<Option<Deal>, String> {
+        let head = self.store.head(deal_id).map_err(|fault| fault.to_string())?;
+        let Some(head) = head.filter(|head| head.open) else { return Ok(None) };
+        load_at(&self.store, deal_id, head.version).map_err(|fault| fault.to_string())
+    }
+
     /// The cases in which a panel of ours was asked and is not done, the most urgent first.
     pub fn cases(&self) -> Vec<Case> {
         let asked: Vec<_> = self.asked().iter().copied().collect();
         let mut cases = Vec::new();
         for (deal_id, round) in asked {
-            let Ok(Some(deal)) = load(&self.store, &deal_id) else { continue };
+            let deal = match self.open(&deal_id) {
+                Ok(Some(deal)) => deal,
+                Ok(None) => {
+                    self.asked().remove(&(deal_id, round));
+                    continue;
+                }
+                Err(problem) => {
+                    tracing::error!(%deal_id, problem, "a case cannot be read; someone must act");
+                    continue;
+                }
+            };
             let of_all = self.mediators.iter().filter_map(|mediator| inbox::case(&deal, mediator.address()));
-            cases.extend(of_all.filter(|case| case.round == Some(round)));
+            let of_all: Vec<_> = of_all.filter(|case| case.round == Some(round)).collect();
+            if of_all.iter().all(|case| matches!(case.stage, Stage::Voted | Stage::NotDrawn | Stage::Decided)) {
+                self.asked().remove(&(deal_id, round));
+            }
+            cases.extend(of_all);
         }
         inbox::sort(&mut cases);
         cases
@@ -275,7 +345,16 @@ impl Desk {
                 self.compare_clocks().await;
                 compared = Some(Instant::now());
             }
-            for case in self.cases() {
+            let this = Arc::clone(&self);
+            let cases = tokio::task::spawn_blocking(move || this.cases()).await.unwrap_or_else(|error| {
+                tracing::error!(%error, "the cases could not be listed; someone must act");
+                Vec::new()
+            });
+            let ends = cases.iter().filter(|case| case.stage.is_our_turn() || case.stage == Stage::Artifacts);
+            let ends = ends.filter_map(|case| case.deadline).min();
+            let now = self.now();
+            let soon = ends.is_some_and(|at| Duration::from_micros(at.us().saturating_sub(now.us())) < 5 * SWEEP_EVERY);
+            for case in cases {
                 let Some(round) = case.round else { continue };
                 match case.stage {
                     Stage::Judge | Stage::Artifacts | Stage::Reveal => {
@@ -293,10 +372,9 @@ impl Desk {
                     _ => {}
                 }
             }
-            self.forget_the_finished();
             tokio::select! {
                 () = self.cancel.cancelled() => break,
-                () = tokio::time::sleep(SWEEP_EVERY) => {}
+                () = tokio::time::sleep(if soon { SWEEP_FAST } else { SWEEP_EVERY }) => {}
             }
         }
         tasks.close();
@@ -345,7 +423,7 @@ impl Desk {
         if self.mediators.is_empty() {
             return Ok(Vec::new());
         }
-        let deal = load(&self.store, deal_id).map_err(|fault| fault.to_string())?;
+        let deal = self.open(deal_id)?;
         let current = deal.as_ref().and_then(Deal::dispute).and_then(|dispute| dispute.round.as_ref());
         let current = current.filter(|current| current.number() == round);
         let ours = self.addresses().into_iter();
@@ -363,13 +441,17 @@ impl Desk {
         let mut pause = RETRY_FIRST;
         let mut give_up_at = None;
         let (deal, finding) = loop {
-            let deal = load(&self.store, deal_id).map_err(|fault| fault.to_string())?;
+            let deal = self.open(deal_id)?;
             let Some(deal) = deal else { return Ok(()) };
             let stage = inbox::case(&deal, address).filter(|case| case.round == Some(round)).map(|case| case.stage);
             if !matches!(stage, Some(Stage::Judge | Stage::Artifacts)) {
                 return Ok(());
             }
             let Some(deadline) = voting_deadline(&deal) else { return Ok(()) };
+            if mediator.intended(deal.terms(), round).is_some() {
+                // Settled before a crash: nothing is verified again.
+                break (deal, Finding::inconclusive("", "", None));
+            }
             let now = self.now();
             if now > deadline {
                 // Before saying nothing for good, the clock is asked whether it is really over.
@@ -379,13 +461,17 @@ impl Desk {
                     return Ok(());
                 }
             }
-            if mediator.intended(deal.terms(), round).is_some() {
-                // Settled before a crash: nothing is verified again.
-                break (deal, Finding::inconclusive("", "", None));
-            }
             let next = self.examine(mediator, &deal, round, deadline).await?;
             match next {
-                Next::Nothing => return Ok(()),
+                Next::Nothing if self.recorded_time || !self.is_ending(&deal, deadline) => return Ok(()),
+                // What is missing here nobody else misses, so nobody is to blame but this machine.
+                Next::Nothing => {
+                    self.counts.fault("artifact-unavailable");
+                    tracing::error!(%deal_id, round, mediator = %address,
+                        "the time is nearly over and an artifact that others have is missing here; someone must act");
+                    let detail = "an artifact could not be had here";
+                    break (deal, Finding::inconclusive("artifact-unavailable", detail, None));
+                }
                 Next::Say(kinds) => {
                     for kind in kinds {
                         if self.asks_anew(&deal, &kind) {
@@ -417,7 +503,7 @@ impl Desk {
             let (mediator, deal) = (mediator.clone(), deal.clone());
             blocking(move || mediator.intend(&deal, round, &finding)).await?
         };
-        if !self.may_sign(&entry).await? {
+        if !self.may_sign(mediator, &entry).await? || (again && !self.says_again(&entry.slot())) {
             return Ok(());
         }
         let envelope = {
@@ -425,7 +511,6 @@ impl Desk {
             blocking(move || mediator.vote(&deal, &entry)).await?
         };
         self.voice.say(&envelope, again).await?;
-        self.counts.votes.fetch_add(1, Ordering::Relaxed);
         tracing::info!(%deal_id, round, mediator = %address, verdict = entry.verdict.word(),
             code = entry.reason_code, "voted");
         Ok(())
@@ -439,19 +524,21 @@ impl Desk {
         if !self.has_caught_up().await {
             return Err("the engine stops".into());
         }
-        let deal = load(&self.store, deal_id).map_err(|fault| fault.to_string())?;
+        let deal = self.open(deal_id)?;
         let Some(deal) = deal else { return Ok(()) };
         if inbox::case(&deal, address).is_none_or(|case| (case.stage, case.round) != (Stage::Reveal, Some(round))) {
             return Ok(());
         }
+        let slot = mediator.slot(deal.terms(), round);
         let revealed = {
             let mediator = mediator.clone();
             blocking(move || mediator.reveal(&deal, round)).await?
         };
         match revealed {
-            Some(envelope) => self.voice.say(&envelope, again).await,
+            Some(envelope) if !again || self.says_again(&slot) => self.voice.say(&envelope, again).await,
+            Some(_) => Ok(()),
             None => {
-                self.counts.signing_refused.fetch_add(1, Ordering::Relaxed);
+                self.refuse(slot);
                 Ok(())
             }
         }
@@ -471,6 +558,7 @@ impl Desk {
             deadline.us().saturating_sub(now.us()).saturating_sub(margin)
         };
         let mut long = needed_us > LONG_US;
+        let urgency = Urgency { unpaid: !self.domains.contains(&deal.terms().domain()), deadline };
         loop {
             let left_us = budget(self.now());
             if !self.recorded_time && left_us < NEEDED_US_MIN {
@@ -479,7 +567,7 @@ impl Desk {
             // The count is the provider's word, perhaps inflated to scare mediators away: what looks too long is tried all
             // the same, for half of the time, so that the other half is left to whoever is drawn next.
             let looks_too_long = needed_us > left_us;
-            let turn = self.schedule.turn(deadline, long);
+            let turn = self.schedule.turn(urgency, long);
             let turn = if self.recorded_time {
                 turn.await
             } else {
@@ -504,9 +592,12 @@ impl Desk {
                 drop(turn);
                 next
             });
-            let next = match work.await {
-                Ok(next) => next,
-                Err(error) => {
+            // What no limit of the job stops, fetching and compiling, must not outlast the deadline either.
+            let patience = if self.recorded_time { FOREVER } else { Duration::from_micros(budget(self.now())) };
+            let next = match tokio::time::timeout(patience, work).await {
+                Err(_) => return Ok(no_time(0)),
+                Ok(Ok(next)) => next,
+                Ok(Err(error)) => {
                     tracing::error!(%error, "a verification failed with a bug of ours; someone must act");
                     let detail = "a bug of this machine";
                     Next::Vote(Finding::inconclusive("executor-fault", detail, Some(OwnFault::Passing)))
@@ -514,7 +605,7 @@ impl Desk {
             };
             let Next::Vote(finding) = next else { return Ok(next) };
             let took = started.elapsed();
-            let cut = finding.reason_code == "operator-limit" && took.as_micros() >= u128::from(slice_us);
+            let cut = finding.reason_code == "operator-limit" && took.as_millis() >= u128::from(wall_ms_max);
             if cut && !long && !self.recorded_time {
                 long = true;
                 continue;
@@ -540,36 +631,63 @@ impl Desk {
         }
     }
 
-    /// Learns how fast this machine is; slow runs count at once, fast ones little by little.
+    /// Learns how fast this machine is; slow runs count sooner than fast ones, none of them much by itself.
     fn measured(&self, fuel: u64, took: Duration) {
         if fuel < FUEL_MEASURED_MIN {
             return;
         }
         let found = u64::try_from(took.as_micros() * 1_000_000 / u128::from(fuel.max(1))).unwrap_or(u64::MAX).max(1);
         let known = self.us_per_megafuel.load(Ordering::Relaxed);
-        let next = if found > known { found } else { known - (known - found) / 8 };
+        let next = if found > known { found.min(known.saturating_mul(2)) } else { known - (known - found) / 8 };
+        let next = next.min(self.us_per_megafuel_max);
         self.us_per_megafuel.store(next, Ordering::Relaxed);
     }
 
     /// Whether this entry may be signed: it is not blocked, and no other machine with this key holds the slot.
-    async fn may_sign(&self, entry: &Entry) -> Result<bool, String> {
-        let refuse = || {
-            self.counts.signing_refused.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(deal_id = %entry.deal_id, round = entry.round, mediator = %entry.mediator,
-                "not signed: another machine with this key has, or may have, signed something else in this round");
-            Ok(false)
-        };
-        if entry.blocked {
-            return refuse();
-        }
+    async fn may_sign(&self, mediator: &Mediator, entry: &Entry) -> Result<bool, String> {
         let slot = entry.slot();
-        let ours = entry.claim();
-        if self.voice.claim(&slot, ours).await? == ours {
-            return Ok(true);
+        if !entry.blocked {
+            let message = {
+                let (mediator, entry) = (mediator.clone(), entry.clone());
+                blocking(move || mediator.claim(&entry)).await?
+            };
+            if self.voice.claim(&slot, message).await? == entry.claim() {
+                return Ok(true);
+            }
+            let history = Arc::clone(&self.history);
+            blocking(move || history.block(&slot).map_err(MediatorFault::from)).await?;
         }
-        let history = Arc::clone(&self.history);
-        blocking(move || history.block(&slot).map_err(MediatorFault::from)).await?;
-        refuse()
+        self.refuse(slot);
+        Ok(false)
+    }
+
+    /// Counts a slot in which nothing is signed, once.
+    fn refuse(&self, slot: Slot) {
+        if self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(slot) {
+            self.counts.signing_refused.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(terms_hash = %slot.terms_hash, round = slot.round, mediator = %slot.mediator,
+                "not signed: another machine with this key has, or may have, signed something else in this round");
+        }
+    }
+
+    /// Whether it is time to say again what the record does not show: less and less often.
+    fn says_again(&self, slot: &Slot) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.retain(|_, (at, _)| at.elapsed() < 10 * AGAIN_MAX);
+        let pause = match said.get(slot) {
+            Some((at, pause)) if at.elapsed() < *pause => return false,
+            Some((_, pause)) => (*pause * 2).min(AGAIN_MAX),
+            None => SWEEP_EVERY,
+        };
+        said.insert(*slot, (Instant::now(), pause));
+        true
+    }
+
+    /// Whether so little time is left that a vote must come now or never.
+    fn is_ending(&self, deal: &Deal, deadline: Timestamp) -> bool {
+        let few_sweeps_us = 3 * SWEEP_EVERY.as_micros() as u64;
+        let most_us = few_sweeps_us.min(deal.terms().timeouts.mediate_s.saturating_mul(250_000));
+        deadline.us().saturating_sub(self.now().us()) <= most_us
     }
 
     async fn signed(&self, mediator: &Mediator, deal: &Deal, kind: proto::event::Kind) -> Result<Envelope, String> {
@@ -581,17 +699,6 @@ impl Desk {
         self.counts.deadlines_missed.fetch_add(1, Ordering::Relaxed);
         tracing::error!(deal_id = %deal.id(), round, mediator = %address, "the time to vote is over; nothing was said");
         self.asked().remove(&(deal.id(), round));
-    }
-
-    /// Rounds that are over ask nothing any more.
-    fn forget_the_finished(&self) {
-        let open: BTreeSet<_> = self
-            .cases()
-            .into_iter()
-            .filter(|case| !matches!(case.stage, Stage::Voted | Stage::NotDrawn | Stage::Decided))
-            .filter_map(|case| Some((case.deal_id, case.round?)))
-            .collect();
-        self.asked().retain(|asked| open.contains(asked));
     }
 
     fn now(&self) -> Timestamp {

@@ -21,12 +21,14 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tribunal_events::{Address, B256, DealId, Timestamp, VerdictKind};
+use tribunal_events::{Address, B256, DealId, Signature, Timestamp, VerdictKind};
 
 /// The first line of a history.
 const HEADER: &str = r#"{"tribunal_signing_history":1}"#;
 /// A line at most, in bytes.
 const LINE_BYTES_MAX: usize = 4096;
+/// Salts kept for one vote, beside the own one, at most.
+const OTHER_SALTS_MAX: usize = 8;
 /// A reason code at most, in bytes.
 pub const REASON_CODE_BYTES_MAX: usize = 128;
 /// A file to import at most, in bytes.
@@ -68,12 +70,17 @@ pub struct Entry {
     pub instruction_count: u64,
     /// Verdict digest.
     pub digest: B256,
+    /// BLAKE3 of the claim that was judged: the same verdict on another claim is another word.
+    pub claim_digest: B256,
     /// Why, as a stable code.
     pub reason_code: String,
     /// What hides a committed vote until it is revealed.
     pub salt: B256,
     /// Microseconds since 1970 by this machine's clock; for people.
     pub at_us: u64,
+    /// Salts of the same verdict on other machines, of which one may be the one committed to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_salts: Vec<B256>,
     /// Another machine means to sign, or signed, something else here: nothing is ever signed again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub blocked: bool,
@@ -87,18 +94,43 @@ impl Entry {
 
     /// Whether both give the same signature: only then signing both is no equivocation.
     pub fn agrees_with(&self, other: &Self) -> bool {
-        let of = |it: &Self| (it.slot(), it.verdict, it.instruction_count, it.digest);
+        let of = |it: &Self| (it.slot(), it.verdict, it.instruction_count, it.digest, it.claim_digest);
         of(self) == of(other)
     }
 
-    /// What a bus keeps as the claim of this slot: 32 bytes that hold for this verdict with this salt alone.
-    pub fn claim(&self) -> [u8; 32] {
+    /// What claims this slot on a bus: 32 bytes that hold for this verdict with this salt alone.
+    pub fn claim(&self) -> [u8; CLAIM_BYTES] {
         let mut hasher = blake3::Hasher::new_derive_key("tribunal.v1 slot claim");
         hasher.update(self.mediator.as_slice()).update(self.terms_hash.as_slice());
         hasher.update(&self.round.to_be_bytes()).update(&[self.verdict as u8]);
         hasher.update(&self.instruction_count.to_be_bytes()).update(self.digest.as_slice());
-        hasher.update(self.salt.as_slice());
+        hasher.update(self.claim_digest.as_slice()).update(self.salt.as_slice());
         *hasher.finalize().as_bytes()
+    }
+}
+
+/// Bytes of a claim without its signature.
+pub const CLAIM_BYTES: usize = 32;
+
+impl Slot {
+    /// What a mediator signs to claim a slot (keccak256 of it): no EIP-712 message and no transaction begins like this.
+    pub fn claim_preimage(&self, claim: &[u8; CLAIM_BYTES]) -> Vec<u8> {
+        let parts: [&[u8]; 5] = [
+            b"tribunal.v1 slot claim",
+            self.mediator.as_slice(),
+            self.terms_hash.as_slice(),
+            &self.round.to_be_bytes(),
+            claim,
+        ];
+        parts.concat()
+    }
+
+    /// The claim in a message (claim, then signature), where the slot's mediator signed it.
+    pub fn read_claim(&self, message: &[u8]) -> Option<[u8; CLAIM_BYTES]> {
+        let (claim, signature) = message.split_first_chunk::<CLAIM_BYTES>()?;
+        let signature = Signature::from_slice(signature).ok()?;
+        let signer = signature.recover(alloy_primitives::keccak256(self.claim_preimage(claim))).ok()?;
+        (signer == self.mediator).then_some(*claim)
     }
 }
 
@@ -231,6 +263,10 @@ impl Exchange {
                 let what = format!("the reason code of {} is longer than {REASON_CODE_BYTES_MAX} bytes", long.deal_id);
                 return Err(HistoryFault::Exchange(what));
             }
+            if let Some(salted) = of.verdicts.iter().find(|entry| entry.other_salts.len() > OTHER_SALTS_MAX) {
+                let what = format!("{} has more than {OTHER_SALTS_MAX} salts", salted.deal_id);
+                return Err(HistoryFault::Exchange(what));
+            }
         }
         Ok(this)
     }
@@ -356,7 +392,10 @@ impl History {
                     self.intend(entry)?;
                     imported.added += 1;
                 }
-                Some(holds) if holds.agrees_with(&entry) && (holds.blocked || !entry.blocked) => imported.known += 1,
+                Some(holds) if holds.agrees_with(&entry) && (holds.blocked || !entry.blocked) => {
+                    self.learn_salts(holds, &entry)?;
+                    imported.known += 1;
+                }
                 Some(_) => {
                     self.block(&slot)?;
                     imported.blocked += 1;
@@ -364,6 +403,18 @@ impl History {
             }
         }
         Ok(imported)
+    }
+
+    /// Keeps what may be needed to reveal a vote that another machine committed to.
+    fn learn_salts(&self, mut holds: Entry, other: &Entry) -> Result<(), HistoryFault> {
+        let known = holds.other_salts.len();
+        for salt in other.other_salts.iter().chain([&other.salt]) {
+            let new = *salt != holds.salt && !holds.other_salts.contains(salt);
+            if new && holds.other_salts.len() < OTHER_SALTS_MAX {
+                holds.other_salts.push(*salt);
+            }
+        }
+        if holds.other_salts.len() == known { Ok(()) } else { self.append(&mut self.inner(), holds) }
     }
 
     fn append(&self, inner: &mut Inner, entry: Entry) -> Result<(), HistoryFault> {

@@ -177,7 +177,15 @@ pub fn case(deal: &Deal, mediator: Address) -> Option<Case> {
 pub fn inbox(store: &Store, mediators: &[Address]) -> Result<Vec<Case>, ReplayFault> {
     let mut cases = Vec::new();
     for deal_id in store.open_deals()? {
-        let Some(deal) = load(store, &deal_id)? else { continue };
+        let deal = match load(store, &deal_id) {
+            Ok(Some(deal)) => deal,
+            Ok(None) => continue,
+            // One deal that cannot be read hides no other.
+            Err(fault) => {
+                tracing::error!(%deal_id, %fault, "a deal cannot be read; someone must act");
+                continue;
+            }
+        };
         cases.extend(mediators.iter().filter_map(|mediator| case(&deal, *mediator)));
     }
     sort(&mut cases);

@@ -1,4 +1,4 @@
-//! Shares the machine among cases: the earliest deadline first, and never all of it for long ones.
+//! Shares the machine among cases: those that pay first, then the earliest deadline, and never all of it for long ones.
 //!
 //! **Invariant:** a case that takes long leaves at least one worker to the others.
 
@@ -21,8 +21,22 @@ struct State {
     free: usize,
     /// Workers that long cases may still take.
     free_long: usize,
-    waiting: BTreeMap<(Timestamp, u64), (bool, oneshot::Sender<Turn>)>,
+    waiting: BTreeMap<(Urgency, u64), (bool, oneshot::Sender<Turn>)>,
     number: u64,
+}
+
+/// Who goes first: cases that pay before those that do not, then the earliest deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Urgency {
+    /// Nobody pays for it: no contract that is served here holds its money.
+    pub unpaid: bool,
+    /// Until when it must be done.
+    pub deadline: Timestamp,
+}
+
+impl Urgency {
+    /// Whatever is left.
+    pub const LEAST: Self = Self { unpaid: true, deadline: Timestamp::from_us(u64::MAX) };
 }
 
 /// A worker taken; given back when dropped.
@@ -40,14 +54,14 @@ impl Schedule {
         Arc::new(Self { state: Mutex::new(state) })
     }
 
-    /// Waits for a worker. Whoever waits with the earliest deadline gets the next one.
-    pub async fn turn(self: &Arc<Self>, deadline: Timestamp, long: bool) -> Turn {
+    /// Waits for a worker. Whoever is most urgent gets the next one.
+    pub async fn turn(self: &Arc<Self>, urgency: Urgency, long: bool) -> Turn {
         let (sender, receiver) = oneshot::channel();
         {
             let mut state = self.state();
             let number = state.number;
             state.number += 1;
-            state.waiting.insert((deadline, number), (long, sender));
+            state.waiting.insert((urgency, number), (long, sender));
             self.hand_out(&mut state);
         }
         receiver.await.expect("a schedule never forgets who waits")
@@ -102,8 +116,8 @@ mod tests {
 
     use super::*;
 
-    fn at(second: u64) -> Timestamp {
-        Timestamp::from_s(second)
+    fn at(second: u64) -> Urgency {
+        Urgency { unpaid: false, deadline: Timestamp::from_s(second) }
     }
 
     #[tokio::test]

@@ -249,6 +249,7 @@ async fn an_equivocator_loses_its_bond_and_the_finder_is_paid() {
         mediators: Vec::new(),
         history: None,
         workers: 1,
+        fuel_per_s: 300_000_000,
     };
     let engine = Engine::start(parts).await.unwrap();
     let terms = TermsBuilder::new("an equivocator").agree_by_s(now().s() + 3600).appointed("m6", 0).build();

@@ -4,10 +4,11 @@ use std::{path::Path, process::Command, sync::Arc, time::Duration};
 
 use tribunal_core::Deal;
 use tribunal_engine::{
-    config::{Config, MediatorConfig},
+    config::{Config, FollowConfig, MediatorConfig},
     follow::{FollowFault, Followed, Follower},
     mediator::{Mediator, history::History},
     replay::load,
+    store::Store,
     watch::Watcher,
 };
 use tribunal_events::{DealId, Outcome, Party, VerdictKind};
@@ -30,11 +31,17 @@ fn service() -> Arc<Service> {
 
 /// Machines of others: a key each, all following the operator's engine in `world`.
 async fn following(world: &World, names: &[&str], folder: &Path) -> Vec<(Followed, Arc<History>)> {
+    following_as(world, "operator", names, folder).await
+}
+
+/// The same, taking it for the engine of `operator`.
+async fn following_as(world: &World, operator: &str, names: &[&str], folder: &Path) -> Vec<(Followed, Arc<History>)> {
     let mut machines = Vec::new();
     for name in names {
         let folder = folder.join(name);
+        let follow = FollowConfig { url: world.url(""), operator: key(operator).address(), token: None };
         let history = Arc::new(History::open(folder.join("h.jsonl")).unwrap());
-        let config = MediatorConfig { follow: vec![world.url("")], watch: true, ..MediatorConfig::default() };
+        let config = MediatorConfig { follow: vec![follow.clone()], watch: true, ..MediatorConfig::default() };
         let watcher = Arc::new(Watcher::new(&Config::default(), service(), source()));
         let mediators = |follower: &Follower| {
             let (store, history) = (follower.store().clone(), Arc::clone(&history));
@@ -42,7 +49,9 @@ async fn following(world: &World, names: &[&str], folder: &Path) -> Vec<(Followe
         };
         // A desk of its own to share workers and counts with.
         let own = world.engine.desk().unwrap();
-        let followed = Followed::start(&config, &folder.join("followed"), own, &history, mediators, &watcher).unwrap();
+        let followed =
+            Followed::start(&config, &folder.join("followed"), own, key("m7").address(), &history, mediators, &watcher);
+        let followed = followed.unwrap();
         machines.push((followed, history));
     }
     machines
@@ -98,6 +107,36 @@ async fn a_panel_of_three_machines_judges_one_record() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn deals_of_another_operator_are_not_a_followed_engines_to_tell_about() {
+    let world = World::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    // The same record, but followed as that of somebody else.
+    let machines = following_as(&world, "m6", &["m2"], folder.path()).await;
+    let script = Script::new(terms("a foreign record").appointed("m2", 0).build());
+    let said = [
+        script.proposed(Party::Client),
+        script.agreed(Party::Provider),
+        script.result_submitted(jobs::load("wordcount").unwrap().claim(1000)),
+        script.disputed("show me"),
+    ];
+    world.record(&said).await;
+    let copied = std::fs::read_dir(folder.path().join("m2/followed")).unwrap().next().unwrap().unwrap().path();
+    let end = world.engine.store().last_position();
+    tokio::time::timeout(Duration::from_secs(30), async {
+        while Store::open_read_only(&copied).map_or(0, |copy| copy.last_position()) < end {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("the record is copied");
+    for (followed, history) in machines {
+        followed.shutdown(Duration::from_secs(10)).await;
+        assert!(history.is_empty(), "nothing is signed on the word of a stranger");
+    }
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_is_told_otherwise_than_before_is_not_followed_any_more() {
     let folder = tempfile::tempdir().unwrap();
     let record = |world: World, name: &'static str| async move {
@@ -106,7 +145,7 @@ async fn a_record_that_is_told_otherwise_than_before_is_not_followed_any_more() 
         world
     };
     let first = record(World::new().await, "the first history").await;
-    let mut follower = Follower::open(&first.url(""), folder.path()).unwrap();
+    let mut follower = Follower::open(&first.url(""), None, folder.path()).unwrap();
     let mut heard = 0;
     follower
         .read(|_| {
@@ -121,7 +160,7 @@ async fn a_record_that_is_told_otherwise_than_before_is_not_followed_any_more() 
     // The same operator with another past, longer than the copy.
     let second = record(World::new().await, "another").await;
     let second = record(second, "history").await;
-    let mut follower = Follower::open(&second.url(""), folder.path()).unwrap();
+    let mut follower = Follower::open(&second.url(""), None, folder.path()).unwrap();
     let fault = follower.read(|_| panic!("nothing of another past is taken")).await.unwrap_err();
     assert!(matches!(&fault, FollowFault::Rewritten { position: 2, .. }), "{fault}");
     assert!(!fault.retry_helps());
@@ -180,7 +219,7 @@ async fn a_watcher_alarms_on_a_false_verdict_and_not_on_a_true_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_is_away_or_no_engine_is_a_fault_that_passes() {
     let folder = tempfile::tempdir().unwrap();
-    let follower = Follower::open("http://127.0.0.1:1", folder.path()).unwrap();
+    let follower = Follower::open("http://127.0.0.1:1", None, folder.path()).unwrap();
     let fault = follower.end().await.unwrap_err();
     assert!(fault.retry_helps() && fault.to_string().contains("127.0.0.1:1"), "{fault}");
 }

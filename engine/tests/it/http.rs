@@ -64,6 +64,7 @@ impl World {
             mediators: vec![Arc::new(keys::key("m1"))],
             history: Some(Arc::new(History::open(folder.path().join("history.jsonl")).unwrap())),
             workers: 1,
+            fuel_per_s: 300_000_000,
         })
         .await
         .unwrap();

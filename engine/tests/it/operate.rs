@@ -17,13 +17,13 @@ use tribunal_engine::{
     bus::{BatchLimits, Bus, InProcessBus, InProcessLimits, NatsBus, NatsConfig, NatsServer},
     effects::outgoing,
     engine::{Engine, Parts, now},
-    mediator::history::{Entry, Exchange, History, HistoryFault},
+    mediator::history::{Entry, Exchange, History, HistoryFault, Slot},
     partition::Settings,
     replay::load,
     store::{Fsync, Store},
 };
 use tribunal_events::{
-    Address, B256, ContentAddress, DealId, Domain, Envelope, EventKind, Outcome, Party, VerdictKind, proto,
+    Address, B256, ContentAddress, DealId, Domain, Envelope, EventKind, Outcome, Party, Signer as _, VerdictKind, proto,
 };
 use tribunal_fixtures::{Script, TermsBuilder, jobs, keys::key};
 use tribunal_verifiers::{
@@ -43,9 +43,11 @@ fn entry(round: u32, verdict: VerdictKind) -> Entry {
         verdict,
         instruction_count: u64::MAX,
         digest: B256::repeat_byte(1),
+        claim_digest: B256::repeat_byte(3),
         reason_code: "ok".into(),
         salt: B256::repeat_byte(2),
         at_us: 1_772_355_600_000_000,
+        other_salts: Vec::new(),
         blocked: false,
     }
 }
@@ -124,6 +126,20 @@ fn a_history_moves_to_another_machine_and_a_contradiction_blocks_the_slot() {
     assert_eq!((imported.added, imported.known, imported.blocked), (1, 1, 1));
     let blocked: Vec<_> = new.entries().iter().map(|entry| entry.blocked).collect();
     assert_eq!(blocked, [false, false, true], "signing either could be the second signature");
+    // The same verdict under another salt: either may be the one that was committed to.
+    let twin = Entry { salt: B256::repeat_byte(5), ..entry(0, VerdictKind::Valid) };
+    assert_eq!(new.import([twin]).unwrap().known, 1);
+    assert_eq!(new.entries()[0].other_salts, [B256::repeat_byte(5)]);
+    // The same verdict on another claim is another word.
+    let other_claim = Entry { claim_digest: B256::ZERO, ..entry(1, VerdictKind::Invalid) };
+    assert_eq!(
+        History::open(folder.path().join("fourth.jsonl"))
+            .unwrap()
+            .import([entry(1, VerdictKind::Invalid), other_claim])
+            .unwrap()
+            .blocked,
+        1
+    );
     // A blocked slot stays blocked wherever it is taken.
     let third = History::open(folder.path().join("third.jsonl")).unwrap();
     let again = serde_json::to_vec(&Exchange::new(new.entries())).unwrap();
@@ -166,6 +182,7 @@ impl World {
             mediators: vec![Arc::new(key("m1"))],
             history: Some(Arc::new(History::open(folder.path().join("h.jsonl")).unwrap())),
             workers: 2,
+            fuel_per_s: 300_000_000,
         })
         .await
         .unwrap();
@@ -413,6 +430,44 @@ async fn of_two_machines_with_one_key_one_signs() {
                 return;
             }
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_valid_claim_holds_a_slot_and_the_first_one_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = NatsServer::start(folder.path().join("nats")).unwrap();
+    let bus = NatsBus::connect(NatsConfig::new(server.url())).await.unwrap();
+    let valid = |bytes: &[u8]| bytes.starts_with(b"signed");
+    let claim = async |bytes: &'static [u8]| bus.claim("slots.a.b.0", bytes.into(), &valid).await.unwrap();
+    let junk = async |bytes: &'static [u8]| {
+        // Anybody on the bus can do this.
+        bus.client().publish("slots.a.b.0", bytes.into()).await.unwrap();
+        bus.client().flush().await.unwrap();
+    };
+    junk(b"junk").await;
+    junk(&[0; 97]).await;
+    assert_eq!(claim(b"signed by one").await, "signed by one");
+    junk(b"junk again").await;
+    junk(b"signed by two").await;
+    assert_eq!(claim(b"signed by three").await, "signed by one");
+    assert_eq!(bus.claim("slots.a.b.1", "signed other".into(), &valid).await.unwrap(), "signed other");
+}
+
+#[test]
+fn a_claim_is_its_mediators_for_this_slot_alone() {
+    let entry = entry(0, VerdictKind::Valid);
+    let (slot, claim) = (entry.slot(), entry.claim());
+    let message = |name: &str, slot: &Slot| {
+        let signature = key(name).sign_preimage(&slot.claim_preimage(&claim)).unwrap();
+        [&claim[..], signature.bytes()].concat()
+    };
+    assert_eq!(slot.read_claim(&message("m1", &slot)), Some(claim));
+    assert_eq!(slot.read_claim(&message("m2", &slot)), None, "somebody else's");
+    let other = Slot { round: 1, ..slot };
+    assert_eq!(slot.read_claim(&message("m1", &other)), None, "for another round");
+    for bytes in [&[][..], &claim, &[0; 97], &[message("m1", &slot), vec![0]].concat()] {
+        assert_eq!(slot.read_claim(bytes), None);
     }
 }
 

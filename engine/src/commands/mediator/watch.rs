@@ -1,6 +1,6 @@
 //! `tribunal mediator watch`.
 
-use std::{collections::BTreeSet, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use tribunal_events::DealId;
 use tribunal_verifiers::Service;
@@ -14,6 +14,8 @@ use crate::{
     watch::{Alarm, Watcher},
 };
 
+/// Beside a copy: up to which log position its ended deals were checked.
+const CHECKED: &str = "watch/checked";
 /// Somebody must look at a case.
 const EXIT_ALARM: u8 = 1;
 
@@ -102,10 +104,19 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
         }
         return Ok(watch.end());
     };
-    let mut follower = Follower::open(url, &Follower::folder(&args.copy, url)).map_err(Failure::unavailable)?;
+    let mut follower = Follower::open(url, None, &Follower::folder(&args.copy, url)).map_err(Failure::unavailable)?;
     let store = follower.store().clone();
-    // What a copy from an earlier run holds was checked then.
-    let mut told = BTreeSet::new();
+    // What ended in an earlier run and was not checked before that was stopped.
+    let checked = store.meta(CHECKED).map_err(Failure::unavailable)?;
+    let checked = checked.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+    let deals = store.deals().collect::<Result<Vec<_>, _>>().map_err(Failure::unavailable)?;
+    for (deal_id, head) in deals {
+        if !head.open && head.last_position > checked {
+            watch.check(&store, &deal_id)?;
+        }
+    }
+    let mark = |position: u64| store.put_meta(CHECKED, &position.to_be_bytes()).map_err(Failure::unavailable);
+    mark(store.last_position())?;
     loop {
         let mut failed = None;
         let end = match follower.end().await {
@@ -120,14 +131,9 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
             return Ok(watch.end());
         }
         let read = follower.read(|news| {
-            let deal_id = news.record.deal_id;
-            // A deal that does not fit the rules is told of once, whatever follows in it.
-            let over = match &news.deal {
-                Some(deal) => deal.is_settled(),
-                None => told.insert(deal_id),
-            };
-            if over {
-                failed = tokio::task::block_in_place(|| watch.check(&store, &deal_id)).err();
+            if news.closed {
+                let checked = tokio::task::block_in_place(|| watch.check(&store, &news.record.deal_id));
+                failed = checked.and_then(|()| mark(news.record.position)).err();
             }
             failed.is_none() && !(args.once && news.record.position >= end)
         });
