@@ -24,6 +24,7 @@ use crate::{
         Mediator, MediatorFault, chain_watch,
         desk::{self, Desk, OnBus},
         history::History,
+        inbox,
         schedule::Schedule,
     },
     partition::{CLOCK_SUBJECT, Job, Partition, PartitionFault, Processed, Settings},
@@ -292,7 +293,7 @@ impl Engine {
         self.cancel.cancel();
         self.tasks.close();
         let _ = tokio::time::timeout(grace, self.tasks.wait()).await;
-        let cases = self.desk.iter().flat_map(|desk| desk.cases());
+        let cases = self.desk.iter().flat_map(|desk| inbox::inbox(&self.store, &desk.addresses()).unwrap_or_default());
         for case in cases.filter(|case| case.stage.is_our_turn()) {
             let deadline = case.deadline.map(|at| at.to_string());
             tracing::warn!(deal_id = %case.deal_id, stage = case.stage.word(), deadline,
