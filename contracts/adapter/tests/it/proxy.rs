@@ -13,11 +13,13 @@ pub enum Trouble {
     Unheard,
 }
 
+/// Method, how often more, and what happens to it.
+type Planned = Mutex<Vec<(&'static str, usize, Trouble)>>;
+
 /// A door before a node that lets some requests fail.
 pub struct Proxy {
     pub url: String,
-    /// Method, how often more, and what happens to it.
-    troubles: Arc<Mutex<Vec<(&'static str, usize, Trouble)>>>,
+    troubles: Arc<Planned>,
 }
 
 impl Proxy {
@@ -26,7 +28,7 @@ impl Proxy {
         let node = url.strip_prefix("http://").expect("a development node").to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let troubles = Arc::<Mutex<Vec<_>>>::default();
+        let troubles = Arc::<Planned>::default();
         let shared = Arc::clone(&troubles);
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -49,7 +51,7 @@ impl Proxy {
 }
 
 /// One request a connection.
-fn pass(mut client: TcpStream, node: &str, troubles: &Mutex<Vec<(&'static str, usize, Trouble)>>) -> Option<()> {
+fn pass(mut client: TcpStream, node: &str, troubles: &Planned) -> Option<()> {
     let mut reader = BufReader::new(client.try_clone().ok()?);
     let mut length = 0;
     loop {
