@@ -284,9 +284,8 @@ impl Accounts {
         }
         for mediator in panel {
             let book = self.books.entry(*mediator).or_default();
-            if open.places.insert((round, *mediator), book.cases.len()).is_some() {
-                continue;
-            }
+            let Entry::Vacant(place) = open.places.entry((round, *mediator)) else { continue };
+            place.insert(book.cases.len());
             book.cases.push(Case {
                 deal_id,
                 round,

@@ -7,6 +7,7 @@ use figment::{
     providers::{Env, Format as _, Serialized, Toml},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tribunal_events::Address;
 
 use crate::{failure::Failure, mediator::history::History, policy::Share};
@@ -66,13 +67,17 @@ pub enum FsyncConfig {
 }
 
 /// Where money is.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ChainConfig {
     /// JSON-RPC of a node; absent: in-process EVM.
     pub rpc_url: Option<String>,
     /// Its chain id; checked.
     pub chain_id: Option<u64>,
+    /// Blocks, the transaction's own included, that must stand before a step counts.
+    pub confirmations: u64,
+    /// Events are looked for from this block on: that of the deployment.
+    pub first_block: u64,
     /// Where the contracts are.
     pub contracts: Contracts,
     /// The account that pays for transactions.
@@ -99,7 +104,8 @@ pub struct VerifiersConfig {
     pub workers: usize,
     /// This operator's limits; a deal that needs more is inconclusive here.
     pub fuel_max: u64,
-    /// See `fuel_max`.
+    /// See `fuel_max`. Default: half of the machine's memory, as `/proc/meminfo` tells it, divided by the workers, at most
+    /// 4 GiB.
     pub memory_bytes_max: u64,
     /// See `fuel_max`.
     pub output_bytes_max: u64,
@@ -246,13 +252,28 @@ impl Default for StoreConfig {
     }
 }
 
+impl Default for ChainConfig {
+    fn default() -> Self {
+        Self {
+            rpc_url: None,
+            chain_id: None,
+            confirmations: 1,
+            first_block: 0,
+            contracts: Contracts::default(),
+            keystore: None,
+            password_file: None,
+        }
+    }
+}
+
 impl Default for VerifiersConfig {
     fn default() -> Self {
         let limits = tribunal_verifiers::OperatorLimits::default();
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            workers,
             fuel_max: limits.fuel_max,
-            memory_bytes_max: limits.memory_bytes_max,
+            memory_bytes_max: memory_bytes_max(workers),
             output_bytes_max: limits.output_bytes_max,
             wall_ms_max: limits.wall_ms_max,
             artifacts: Vec::new(),
@@ -288,6 +309,19 @@ impl From<FsyncConfig> for crate::store::Fsync {
     }
 }
 
+/// What a job may use where the settings say nothing: all workers together at most half of the machine.
+fn memory_bytes_max(workers: usize) -> u64 {
+    let most = tribunal_verifiers::OperatorLimits::default().memory_bytes_max;
+    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| memory_bytes(&text));
+    machine.map_or(most, |bytes| most.min(bytes / 2 / workers.max(1) as u64))
+}
+
+/// `MemTotal` of a `/proc/meminfo`.
+fn memory_bytes(meminfo: &str) -> Option<u64> {
+    let kib = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB"))?;
+    kib.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
 /// Reads the settings: `file`, or the one that the environment's `TRIBUNAL_CONFIG` names, must exist; with neither
 /// `tribunal.toml` is read if it is there.
 ///
@@ -309,6 +343,86 @@ pub fn load(file: Option<&PathBuf>, flags: &[(&'static str, Option<String>)]) ->
             figment = figment.merge(Serialized::default(key, value.clone()));
         }
     }
-    let config = figment.extract().map_err(|error| Failure::config(format!("the configuration: {error}")))?;
+    let mut config: Config =
+        figment.extract().map_err(|error| Failure::config(format!("the configuration: {error}")))?;
+    if is_default(&figment, "verifiers.memory_bytes_max") {
+        config.verifiers.memory_bytes_max = memory_bytes_max(config.verifiers.workers);
+    }
+    let policy = &config.policy;
+    let shares = [
+        ("margin", Some(policy.margin)),
+        ("detection", policy.detection),
+        ("colluding", Some(policy.colluding)),
+        ("check_probability", Some(policy.check_probability)),
+    ];
+    for (name, share) in shares {
+        if let Some(share) = share.filter(|share| *share > Share::ONE) {
+            return Err(Failure::config(format!("policy.{name} is a share of a whole, at most 1, not {share}")));
+        }
+    }
     Ok((config, figment))
+}
+
+/// Whether nobody set this key: defaults come from this program's own code.
+pub fn is_default(figment: &Figment, key: &str) -> bool {
+    let metadata = figment.find_metadata(key);
+    matches!(metadata, Some(figment::Metadata { source: Some(figment::Source::Code(_)), .. }) | None)
+}
+
+/// Settings for people to see: no tokens, and of URLs only where they lead to. `key` is the last part of the name.
+pub fn shown(key: &str, value: &Value) -> Value {
+    match value {
+        Value::Null => Value::Null,
+        // Addresses, one of which is of a token.
+        Value::Object(_) if key == "contracts" => value.clone(),
+        Value::Object(fields) => fields.iter().map(|(key, value)| (key.clone(), shown(key, value))).collect(),
+        Value::Array(entries) => entries.iter().map(|value| shown(key, value)).collect(),
+        _ if key.ends_with("token") => "…".into(),
+        Value::String(text) if key == "url" || key.ends_with("_url") || key == "follow" => {
+            text.split(',').map(|url| place(url.trim())).collect::<Vec<_>>().join(",").into()
+        }
+        other => other.clone(),
+    }
+}
+
+/// Scheme, host and port of a URL; "…" stands for a user, a path and a query, which may be secrets.
+fn place(url: &str) -> String {
+    let Ok(parsed) = url.parse::<reqwest::Url>() else { return "…".into() };
+    let Some(host) = parsed.host_str() else { return "…".into() };
+    let user = if parsed.username().is_empty() && parsed.password().is_none() { "" } else { "…@" };
+    let port = parsed.port().map_or_else(String::new, |port| format!(":{port}"));
+    let bare = matches!(parsed.path(), "" | "/") && parsed.query().is_none() && parsed.fragment().is_none();
+    format!("{}://{user}{host}{port}{}", parsed.scheme(), if bare { "" } else { "/…" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_show_where_they_lead_and_nothing_else() {
+        for (url, expected) in [
+            ("nats://127.0.0.1:4222", "nats://127.0.0.1:4222"),
+            ("https://node.example/", "https://node.example"),
+            ("https://node.example/v3/secret", "https://node.example/…"),
+            ("https://node.example:8545?key=secret", "https://node.example:8545/…"),
+            ("tls://me:secret@bus.example:4222", "tls://…@bus.example:4222"),
+            ("https://me:se/cret@node.example", "…"),
+            ("secret", "…"),
+        ] {
+            assert_eq!(place(url), expected);
+        }
+        let follow =
+            serde_json::json!([{ "url": "https://a.example/secret", "token": "secret" }, "http://b.example:1"]);
+        let expected = serde_json::json!([{ "url": "https://a.example/…", "token": "…" }, "http://b.example:1"]);
+        assert_eq!(shown("follow", &follow), expected);
+        assert_eq!(shown("follow_token", &Value::Null), Value::Null);
+    }
+
+    #[test]
+    fn memory_is_read_as_the_kernel_writes_it() {
+        assert_eq!(memory_bytes("MemTotal:       16384000 kB\nMemFree: 1 kB\n"), Some(16_384_000 * 1024));
+        assert_eq!(memory_bytes("MemFree: 1 kB\n"), None);
+        assert!(memory_bytes_max(1) <= 1 << 32 && memory_bytes_max(64) <= memory_bytes_max(1));
+    }
 }

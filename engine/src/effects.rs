@@ -22,6 +22,7 @@ use crate::{
     bus::{Bus, Outgoing},
     chain_steps::step_for,
     equivocation,
+    failure::with_causes,
     mediator::desk::Desk,
     outbox,
     partition::Job,
@@ -162,7 +163,7 @@ impl Performer {
             return Ok(report(B256::ZERO, 0, Some("the deal lacks what the contract asks for".into())));
         };
         let now = Timestamp::from_us(self.activity.clock_us.load(Ordering::SeqCst));
-        chain.advance_time(now.s()).await.map_err(|fault| fault.to_string())?;
+        chain.advance_time(now.s()).await.map_err(|fault| with_causes(&fault))?;
         match chain.perform(&step).await {
             Ok(mined) => {
                 let failure = disagreement(&deal, &step, &mined);
@@ -175,8 +176,8 @@ impl Performer {
                 }
                 Ok(job)
             }
-            Err(fault) if fault.retry_helps() && !over(&deal, kind, now) => Err(fault.to_string()),
-            Err(fault @ ChainFault::Unreachable { .. }) => Err(fault.to_string()),
+            Err(fault) if fault.retry_helps() && !over(&deal, kind, now) => Err(with_causes(&fault)),
+            Err(fault @ ChainFault::Unreachable { .. }) => Err(with_causes(&fault)),
             Err(fault) => {
                 tracing::error!(deal_id = %entry.deal_id, ?kind, %fault, "a step on the chain failed for good");
                 Ok(report(B256::ZERO, 0, Some(fault.to_string())))

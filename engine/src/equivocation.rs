@@ -18,6 +18,7 @@ use tribunal_events::{
 };
 
 use crate::{
+    failure::with_causes,
     outbox,
     store::{OutboxEntry, Store, StoreFault, Table, TableRow},
 };
@@ -194,7 +195,7 @@ impl Evidence {
                 "a key that judges here signed two different verdicts: is it used elsewhere? Stop it at once");
             Outcome::OwnKey
         } else if let Some(chain) = chain {
-            self.slash(chain).await.map_err(|fault| fault.to_string())?
+            self.slash(chain).await.map_err(|fault| with_causes(&fault))?
         } else {
             Outcome::Failed { reason: "no chain is configured".into() }
         };

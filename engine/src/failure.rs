@@ -1,6 +1,8 @@
 //! How a command ends badly: one sentence on stderr and an exit code.
 
-use std::fmt::Display;
+use std::{error::Error, fmt::Display};
+
+use tribunal_contracts::ChainFault;
 
 /// Bad usage: `EX_USAGE`.
 pub const EXIT_USAGE: u8 = 64;
@@ -39,4 +41,26 @@ impl Failure {
     pub fn unavailable(sentence: impl Display) -> Self {
         Self::new(EXIT_UNAVAILABLE, sentence)
     }
+
+    /// What a chain did not do: wrong addresses are settings, all else is the world.
+    pub fn chain(fault: &ChainFault) -> Self {
+        match fault {
+            ChainFault::Unexpected { .. } | ChainFault::OtherContract { .. } => Self::config(fault),
+            _ => Self::unavailable(with_causes(fault)),
+        }
+    }
+}
+
+/// A fault and what caused it in one sentence, what is said already left out.
+pub fn with_causes(fault: &dyn Error) -> String {
+    let mut sentence = fault.to_string();
+    let mut next = fault.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !sentence.contains(&said) {
+            sentence = format!("{sentence}: {said}");
+        }
+        next = cause.source();
+    }
+    sentence
 }

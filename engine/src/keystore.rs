@@ -105,7 +105,13 @@ pub fn load(path: &Path, password_file: Option<&Path>) -> Result<SigningKey, Fai
         })
     })?;
     let secret = Zeroizing::new(signer.to_bytes().0);
-    SigningKey::new(*secret).map_err(|error| Failure::config(format!("{shown}: {error}")))
+    let key = SigningKey::new(*secret).map_err(|error| Failure::config(format!("{shown}: {error}")))?;
+    match named(&text) {
+        Some(named) if named != key.address() => {
+            Err(Failure::config(format!("{shown}: the key is of {:#x}, not {named:#x}", key.address())))
+        }
+        _ => Ok(key),
+    }
 }
 
 /// Whether a keystore can be opened without harm: the library believes every number in it.
@@ -220,8 +226,8 @@ pub fn create(path: &Path, password_file: Option<&Path>, insecure: bool) -> Resu
             file.write_all(text.as_bytes()).map_err(|error| failed(&error))
         }
         Some(password) => LocalSigner::encrypt_keystore(folder, &mut OsRng, *secret, password.as_bytes(), Some(name))
-            .map(drop)
-            .map_err(|error| failed(&error)),
+            .map_err(|error| failed(&error))
+            .and_then(|_| name_account(path, &mut file, signer.address()).map_err(|error| failed(&error))),
     };
     // A key that is not on the disk is no key: whoever sees its account must be able to rely on it.
     let kept = written.and_then(|()| file.sync_all().map_err(|error| failed(&error)));
@@ -231,20 +237,34 @@ pub fn create(path: &Path, password_file: Option<&Path>, insecure: bool) -> Resu
     kept.map(|()| signer.address())
 }
 
+/// Writes the account into a new keystore, so that reading about it takes no password.
+fn name_account(path: &Path, file: &mut fs::File, address: Address) -> std::io::Result<()> {
+    let mut keystore: serde_json::Value = serde_json::from_str(&secret_text(path)?)?;
+    keystore["address"] = format!("{address:#x}").into();
+    // This handle has not written yet: it stands at the beginning.
+    file.set_len(0)?;
+    file.write_all(keystore.to_string().as_bytes())
+}
+
+/// What a key file tells about itself. All else stays unread: a plain key must not be copied to be looked at.
+#[derive(Deserialize)]
+struct Named {
+    address: Option<String>,
+}
+
+fn named(text: &str) -> Option<Address> {
+    serde_json::from_str::<Named>(text).ok()?.address?.parse().ok()
+}
+
 /// The account of a key file, without its password.
 ///
 /// # Errors
 /// A sentence that says what to do.
 pub fn address(path: &Path) -> Result<Option<Address>, Failure> {
-    /// All else stays unread: a plain key must not be copied to be looked at.
-    #[derive(Deserialize)]
-    struct Named {
-        address: Option<String>,
-    }
     let text = secret_text(path).map_err(|error| Failure::config(format!("{}: {error}", path.display())))?;
-    let named: Named =
+    let it: Named =
         serde_json::from_str(&text).map_err(|_| Failure::config(format!("{} is no key file", path.display())))?;
-    Ok(named.address.and_then(|text| text.parse().ok()))
+    Ok(it.address.and_then(|text| text.parse().ok()))
 }
 
 /// A new file that only its owner can read.

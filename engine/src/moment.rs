@@ -21,6 +21,22 @@ pub fn day(at: Timestamp) -> String {
     at.to_string().chars().take(10).collect()
 }
 
+/// A unix second in UTC, `2026-03-01T09:00:00Z`.
+pub fn second(unix_s: u64) -> String {
+    Timestamp::from_s(unix_s).to_string().replace(".000000", "")
+}
+
+/// How long something takes, in its two largest units: `6 d 23 h`, `12 min 3 s`.
+pub fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (1.., _, _) => format!("{days} d {hours} h"),
+        (0, 1.., _) => format!("{hours} h {minutes} min"),
+        (0, 0, 1..) => format!("{minutes} min {} s", seconds % 60),
+        _ => format!("{seconds} s"),
+    }
+}
+
 /// Days since 1970-01-01 (H. Hinnant, "chrono-Compatible Low-Level Date Algorithms").
 fn days(date: &str) -> Option<i64> {
     let mut parts = date.split('-');
@@ -91,5 +107,21 @@ mod tests {
             assert_eq!(parse(text), None, "{text}");
         }
         assert_eq!(day(Timestamp::from_s(1_772_355_600)), "2026-03-01");
+        assert_eq!(second(1_772_355_600), "2026-03-01T09:00:00Z");
+    }
+
+    #[test]
+    fn durations_have_their_two_largest_units() {
+        for (seconds, expected) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min 0 s"),
+            (3_599, "59 min 59 s"),
+            (7_380, "2 h 3 min"),
+            (86_399, "23 h 59 min"),
+            (7 * 86_400 - 1, "6 d 23 h"),
+        ] {
+            assert_eq!(duration(seconds), expected);
+        }
     }
 }

@@ -282,8 +282,9 @@ impl Partition {
                     staged.receipts.push(Draft { event_id, deal_id, status: ReceiptStatus::Duplicate, reason, domain });
                     return Ok(());
                 }
-                let unwanted = if deal.is_none() { self.unwanted(&event) } else { None };
-                match (self.decide(deal.as_ref(), &Input::Said(&event)), unwanted) {
+                let decided = self.decide(deal.as_ref(), &Input::Said(&event));
+                let unwanted = if deal.is_none() && decided.is_ok() { self.unwanted(&event) } else { None };
+                match (decided, unwanted) {
                     (Ok(_), Some(sentence)) => (policy::REJECTION_CODE, sentence),
                     (Ok(events), None) => {
                         if let EventKind::VoteRevealed { vote, .. } | EventKind::VerdictGiven { vote } = event.kind() {

@@ -223,7 +223,12 @@ impl JsonRpcChain {
             Account::Watched(address) => (address, true, ProviderBuilder::new().connect_http(url).erased()),
         };
         provider.client().set_poll_interval(POLL_INTERVAL);
-        let chain_id = provider.get_chain_id().await.map_err(|error| fault("chain id", error))?;
+        let chain_id = provider.get_chain_id().await.map_err(|error| match fault("chain id", error) {
+            ChainFault::Unreachable { what, source } => {
+                ChainFault::Unreachable { what: format!("{what} at {host}"), source }
+            }
+            other => other,
+        })?;
         Ok(Self {
             provider,
             lane: Arc::default(),
@@ -271,6 +276,27 @@ impl JsonRpcChain {
         self.provider.get_transaction_count(self.account).pending().await.map_err(|error| fault(what, error))
     }
 
+    /// Why a transaction was not taken, looked at once more: what the contract refuses while a transaction of this account
+    /// waits to be mined may be what that one does.
+    async fn refused(&self, what: &'static str, error: TransportError) -> ChainFault {
+        let refused = self.unsent(what, error);
+        if !matches!(refused, ChainFault::Reverted { .. }) {
+            return refused;
+        }
+        let mined = async {
+            let latest = self.provider.get_transaction_count(self.account).latest();
+            latest.await.map_err(|error| fault(what, error))
+        };
+        match (self.next_nonce(what).await, mined.await) {
+            (Ok(pending), Ok(latest)) if pending <= latest => refused,
+            (Ok(_), Ok(_)) => ChainFault::Unreachable {
+                what: format!("{what}: an earlier transaction of this account is not mined yet"),
+                source: Box::new(refused),
+            },
+            (Err(unknown), _) | (_, Err(unknown)) => unknown,
+        }
+    }
+
     async fn transact(&self, what: &'static str, request: TransactionRequest) -> Result<Receipt, ChainFault> {
         if self.watches {
             let problem = format!("there is no key of {} here to send with", self.account);
@@ -280,59 +306,73 @@ impl JsonRpcChain {
         let sent = {
             let _lane = self.lane.lock().await;
             // The estimate runs the call: what the contract refuses is known, with its reason, before it costs gas.
-            let estimate = self.provider.estimate_gas(request.clone()).block(BlockId::pending());
-            let gas = estimate.await.map_err(|error| self.unsent(what, error))?;
+            let gas = match self.provider.estimate_gas(request.clone()).block(BlockId::pending()).await {
+                Ok(gas) => gas,
+                Err(error) => return Err(self.refused(what, error).await),
+            };
             let request = request.with_nonce(self.next_nonce(what).await?).with_gas_limit(gas + gas / 4);
-            *self.provider.send_transaction(request).await.map_err(|error| self.unsent(what, error))?.tx_hash()
+            match self.provider.send_transaction(request).await {
+                Ok(sent) => *sent.tx_hash(),
+                Err(error) => return Err(self.refused(what, error).await),
+            }
         };
         tracing::debug!(step = what, transaction = %sent, "transaction sent");
         self.receipt(what, sent).await
     }
 
+    /// Waits until a transaction that was sent is mined. What the node cannot answer is asked again: the transaction is out,
+    /// and sending it once more would be refused for what it did.
     async fn receipt(&self, what: &'static str, hash: TxHash) -> Result<Receipt, ChainFault> {
+        let mut last = None;
         let polling = async {
             loop {
                 // Asked again at every turn: a reorganisation may take a transaction out of its block.
-                let found = self.provider.get_transaction_receipt(hash).await.map_err(|error| fault(what, error))?;
-                if let Some(receipt) = found
-                    && self.is_confirmed(what, &receipt).await?
-                {
-                    return self.read(what, receipt).await;
+                match self.poll(hash).await {
+                    Ok(Some((receipt, block_time_s))) => return read(what, &receipt, block_time_s),
+                    Ok(None) => last = None,
+                    Err(error) => {
+                        let source = source(error);
+                        tracing::debug!(step = what, transaction = %hash, fault = %source, "a receipt could not be read");
+                        last = Some(source);
+                    }
                 }
                 tokio::time::sleep(POLL_INTERVAL).await;
             }
         };
-        let late = |elapsed| ChainFault::Unreachable {
-            what: format!("{what}: transaction {hash} was not mined in {} s", RECEIPT_TIMEOUT.as_secs()),
-            source: Box::new(elapsed),
-        };
-        tokio::time::timeout(RECEIPT_TIMEOUT, polling).await.map_err(late)?
+        let outcome = tokio::time::timeout(RECEIPT_TIMEOUT, polling).await;
+        outcome.unwrap_or_else(|elapsed| {
+            Err(ChainFault::Unreachable {
+                what: format!("{what}: transaction {hash} was not seen mined in {} s", RECEIPT_TIMEOUT.as_secs()),
+                source: last.unwrap_or_else(|| Box::new(elapsed)),
+            })
+        })
     }
 
-    async fn is_confirmed(&self, what: &'static str, receipt: &TransactionReceipt) -> Result<bool, ChainFault> {
-        let Some(block) = receipt.block_number else { return Ok(false) };
-        if self.confirmations == 1 {
-            return Ok(true);
+    /// The receipt and its block's unix time, once it has its confirmations.
+    async fn poll(&self, hash: TxHash) -> Result<Option<(TransactionReceipt, u64)>, TransportError> {
+        let Some(receipt) = self.provider.get_transaction_receipt(hash).await? else { return Ok(None) };
+        let Some(number) = receipt.block_number else { return Ok(None) };
+        if self.confirmations > 1
+            && self.provider.get_block_number().await? < number.saturating_add(self.confirmations - 1)
+        {
+            return Ok(None);
         }
-        let latest = self.provider.get_block_number().await.map_err(|error| fault(what, error))?;
-        Ok(latest >= block.saturating_add(self.confirmations - 1))
+        // One of several nodes behind an address may lack a block that another has.
+        let block = self.provider.get_block_by_number(number.into()).await?;
+        Ok(block.map(|block| (receipt, block.header.timestamp)))
     }
+}
 
-    async fn read(&self, what: &'static str, receipt: TransactionReceipt) -> Result<Receipt, ChainFault> {
-        let hash = receipt.transaction_hash;
-        if !receipt.status() {
-            // Another transaction came between the estimate and this one.
-            let reason = format!("transaction {hash} failed when mined");
-            return Err(ChainFault::Reverted { step: what, reason, too_early: false });
-        }
-        let missing = |problem: &str| ChainFault::Unexpected { what, problem: format!("{problem} of {hash}") };
-        let number = receipt.block_number.ok_or_else(|| missing("no block in the receipt"))?;
-        let block = self.provider.get_block_by_number(number.into()).await.map_err(|error| fault(what, error))?;
-        let block_time_s = block.ok_or_else(|| missing("the node lacks the block"))?.header.timestamp;
-        let mined =
-            Mined { transaction: hash, block: number, block_time_s, gas_used: receipt.gas_used, settlement: None };
-        Ok(Receipt { mined, logs: receipt.logs().iter().map(|log| log.inner.clone()).collect() })
+fn read(what: &'static str, receipt: &TransactionReceipt, block_time_s: u64) -> Result<Receipt, ChainFault> {
+    let hash = receipt.transaction_hash;
+    if !receipt.status() {
+        // Another transaction came between the estimate and this one.
+        let reason = format!("transaction {hash} failed when mined");
+        return Err(ChainFault::Reverted { step: what, reason, too_early: false });
     }
+    let block = receipt.block_number.unwrap_or_default();
+    let mined = Mined { transaction: hash, block, block_time_s, gas_used: receipt.gas_used, settlement: None };
+    Ok(Receipt { mined, logs: receipt.logs().iter().map(|log| log.inner.clone()).collect() })
 }
 
 /// Whether the contract refused or the node failed.
@@ -347,15 +387,18 @@ pub(crate) fn fault(what: &'static str, error: TransportError) -> ChainFault {
             return ChainFault::Reverted { step: what, reason, too_early: false };
         }
     }
-    let source: Box<dyn std::error::Error + Send + Sync> = match error {
+    ChainFault::Unreachable { what: what.into(), source: source(error) }
+}
+
+fn source(error: TransportError) -> Box<dyn std::error::Error + Send + Sync> {
+    match error {
         // An HTTP client's error prints the URL, whose path may be a secret.
         RpcError::Transport(TransportErrorKind::Custom(error)) => match error.downcast::<reqwest::Error>() {
             Ok(error) => Box::new(error.without_url()),
             Err(error) => error,
         },
         other => Box::new(other),
-    };
-    ChainFault::Unreachable { what: what.into(), source }
+    }
 }
 
 impl Node for JsonRpcChain {

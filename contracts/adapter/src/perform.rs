@@ -64,6 +64,8 @@ pub(crate) async fn perform(node: &dyn Node, step: &Step) -> Result<Mined, Chain
         // Somebody else may have been first between the look and the transaction.
         Err(refused @ ChainFault::Reverted { .. }) => match earlier(node, step).await {
             Ok(Some(earlier)) => Ok(earlier),
+            // What cannot be looked at is not known to be refused for good.
+            Err(fault) if fault.retry_helps() => Err(fault),
             _ => Err(refused),
         },
         Err(fault) => Err(fault),

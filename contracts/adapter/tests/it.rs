@@ -6,6 +6,8 @@ mod anvil;
 mod artifacts;
 #[path = "it/case.rs"]
 mod case;
+#[path = "it/proxy.rs"]
+mod proxy;
 #[path = "it/scenarios.rs"]
 mod scenarios;
 #[path = "it/world.rs"]

@@ -36,6 +36,9 @@ pub struct Args {
     /// All deals, and the log as a whole.
     #[arg(long, conflicts_with = "ids")]
     all: bool,
+    /// The configuration of the engine; default: tribunal.toml if it is there.
+    #[arg(long)]
+    config: Option<PathBuf>,
     /// The store; default: store.path of the configuration.
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
@@ -52,7 +55,7 @@ pub struct Args {
 /// # Errors
 /// 69 without a store, 78 for settings.
 pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
-    let (config, _) = config::load(None, &[])?;
+    let (config, _) = config::load(args.config.as_ref(), &[])?;
     let path = args.store.clone().unwrap_or_else(|| config.store.path.clone());
     let work = tokio::task::spawn_blocking(move || audited(&args, &config, &path));
     let report = work.await.map_err(|error| Failure::unavailable(error.to_string()))??;

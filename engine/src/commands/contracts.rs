@@ -82,16 +82,16 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     let treasury = treasury.unwrap_or_else(|| signer.address());
     let chain = JsonRpcChain::deploy(&rpc_url, signer.secret(), treasury, unbond_delay_s)
         .await
-        .map_err(Failure::unavailable)?;
+        .map_err(|fault| Failure::chain(&fault))?;
     for (account, amount) in dev_deposit {
-        chain.mint_and_deposit(account, amount).await.map_err(Failure::unavailable)?;
+        chain.mint_and_deposit(account, amount).await.map_err(|fault| Failure::chain(&fault))?;
     }
     for (account, amount) in dev_fund {
-        chain.fund(account, amount).await.map_err(Failure::unavailable)?;
+        chain.fund(account, amount).await.map_err(|fault| Failure::chain(&fault))?;
     }
     for (mediator, amount) in dev_bond {
         let operator = dev_operator.unwrap_or_default();
-        chain.bond_mediator(mediator, amount, operator).await.map_err(Failure::unavailable)?;
+        chain.bond_mediator(mediator, amount, operator).await.map_err(|fault| Failure::chain(&fault))?;
     }
     let contracts = chain.addresses();
     if json {
@@ -107,6 +107,7 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     println!("[chain]");
     println!("rpc_url = {rpc_url:?}");
     println!("chain_id = {}", chain.chain_id());
+    println!("first_block = {}", chain.first_block());
     println!("keystore = {:?}", key.display().to_string());
     if let Some(path) = password_file {
         println!("password_file = {:?}", path.display().to_string());

@@ -95,7 +95,7 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
     }
     let domains = vec![Domain::new(chain.chain_id(), chain.escrow())];
     let mediators: Vec<Address> = judges.iter().map(|signer| signer.address()).collect();
-    let preflight = preflight(&config, chain.as_ref(), &mediators).await;
+    let preflight = preflight(&config, &mediators);
     let engine = Engine::start(Parts {
         store,
         bus,
@@ -153,19 +153,12 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
 }
 
 /// What refuses proposals that the mediators run here would not judge, where the settings want that.
-async fn preflight(config: &Config, chain: &dyn Chain, mediators: &[Address]) -> Option<Arc<Preflight>> {
+fn preflight(config: &Config, mediators: &[Address]) -> Option<Arc<Preflight>> {
     if !config.policy.enforce || mediators.is_empty() {
         return None;
     }
-    let mut bonds = BTreeMap::new();
-    for mediator in mediators {
-        match chain.bond(*mediator).await {
-            Ok(bond) => drop(bonds.insert(*mediator, bond.active)),
-            Err(fault) => tracing::warn!(%mediator, %fault, "the mediator's bond could not be read"),
-        }
-    }
     let (policy, limits) = (config.policy.clone(), config.verifiers.limits());
-    Some(Arc::new(Preflight { policy, limits, mediators: mediators.to_vec(), bonds }))
+    Some(Arc::new(Preflight { policy, limits, mediators: mediators.to_vec(), bonds: BTreeMap::new() }))
 }
 
 /// What HTTP and the NATS service answer from.
@@ -207,7 +200,8 @@ async fn chain(config: &Config, store: &Store) -> Result<Arc<dyn Chain>, Failure
     };
     let key = keystore::load(path, config.chain.password_file.as_deref())?;
     let addresses = Addresses { token, registry, escrow };
-    let chain = JsonRpcChain::connect(url, key.secret(), addresses).await.map_err(Failure::unavailable)?;
+    let chain = JsonRpcChain::connect(url, key.secret(), addresses).await.map_err(|fault| Failure::chain(&fault))?;
+    let chain = chain.with_confirmations(config.chain.confirmations).with_first_block(config.chain.first_block);
     if let Some(expected) = config.chain.chain_id
         && expected != chain.chain_id()
     {
@@ -224,15 +218,12 @@ fn print_config(config: &Config, figment: &figment::Figment, flags: &[(&str, Opt
             let flag = flags.iter().any(|(flag, value)| *flag == name && value.is_some());
             let source = match figment.find_metadata(&name) {
                 _ if flag => "flag".to_owned(),
-                // Defaults come from this program's own code.
-                Some(figment::Metadata { source: Some(figment::Source::Code(_)), .. }) | None => "default".to_owned(),
-                Some(metadata) => {
+                Some(metadata) if !config::is_default(figment, &name) => {
                     metadata.source.as_ref().map_or_else(|| metadata.name.to_string(), ToString::to_string)
                 }
+                _ => "default".to_owned(),
             };
-            let secret = name == "http.token" && !value.is_null();
-            let shown = if secret { "\"…\"".to_owned() } else { value.to_string() };
-            println!("{name} = {shown}  # {source}");
+            println!("{name} = {}  # {source}", config::shown(key, value));
         }
     }
 }

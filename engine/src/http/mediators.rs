@@ -113,10 +113,13 @@ pub(super) async fn csv(
 ) -> Result<Response, Problem> {
     let (Path(address), Query(query)) = (address?, query?);
     let (mediator, since) = (mediator(&address)?, since(query.since.as_deref())?);
-    let text = read(&state, mediator, move |books| {
-        accounts::csv(books.cases(mediator).iter().filter(|case| case.opened_at >= since))
-    })
-    .await?;
+    // Written down where nobody waits for the books.
+    let cases = read(&state, mediator, move |books| {
+        books.cases(mediator).iter().filter(|case| case.opened_at >= since).cloned().collect::<Vec<Case>>()
+    });
+    let cases = cases.await?;
+    let text =
+        tokio::task::spawn_blocking(move || accounts::csv(&cases)).await.map_err(|error| Problem::internal(&error))?;
     let name = format!("attachment; filename=\"{mediator:#x}.csv\"");
     let headers = [
         (header::CONTENT_TYPE, "text/csv; charset=utf-8; header=present".to_owned()),

@@ -13,11 +13,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use tribunal_events::Timestamp;
+use tribunal_events::{Address, Timestamp};
 
 use super::HttpState;
 use crate::{
     accounts::MediatorRecord,
+    equivocation::{self, Outcome},
     moment,
     policy::REJECTION_CODE,
     store::{Store, StoreFault},
@@ -38,10 +39,13 @@ struct Counted {
     position: u64,
     open: u64,
     settled: u64,
+    /// Equivocations of keys that judge here, as of this position and so many refusals: a vote that was refused counts, too.
+    own_equivocations: u64,
+    equivocations_at: Option<(u64, u64)>,
 }
 
 impl Cache {
-    fn count(&self, store: &Store) -> Result<Counted, StoreFault> {
+    fn count(&self, store: &Store, judges: &[Address]) -> Result<Counted, StoreFault> {
         let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let refused = store.refused_count()?;
         let new = refused.saturating_sub(counted.refused);
@@ -61,13 +65,21 @@ impl Cache {
             }
             counted.position = position;
         }
+        if counted.equivocations_at != Some((position, refused)) {
+            let found = equivocation::found(store)?;
+            let own =
+                found.iter().filter(|it| it.outcome == Some(Outcome::OwnKey) || judges.contains(&it.first.mediator));
+            counted.own_equivocations = own.count() as u64;
+            // What the contract was not told yet is looked at again: its outcome is no record of the log.
+            counted.equivocations_at = found.iter().all(|it| it.outcome.is_some()).then_some((position, refused));
+        }
         Ok(counted.clone())
     }
 }
 
 pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
     let shared = std::sync::Arc::clone(&state.0);
-    let counted = state.read(move |store| shared.metrics.count(store)).await;
+    let counted = state.read(move |store| shared.metrics.count(store, &shared.mediators)).await;
     let last = tokio::time::timeout(Duration::from_secs(1), state.0.bus.last()).await;
     let mut text = Text::default();
     let position = state.store().last_position();
@@ -82,6 +94,8 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
         text.metric("tribunal_policy_refused_total", "counter", help, &[("", unwanted)]);
         let deals = [("state=\"open\"", counted.open), ("state=\"settled\"", counted.settled)];
         text.metric("tribunal_deals", "gauge", "Deals that may still move, and that are over.", &deals);
+        let help = "Rounds in which a key that judges here signed two different verdicts.";
+        text.metric("tribunal_own_key_equivocations", "gauge", help, &[("", counted.own_equivocations)]);
     }
     let judges = state.0.mediators.clone();
     let books = state.accounts(move |accounts| {
@@ -161,8 +175,11 @@ async fn desks(text: &mut Text, state: &HttpState) {
     let waiting = state.0.desks.first().map_or(0, |desk| desk.waiting());
     text.metric("tribunal_mediator_waiting_cases", "gauge", "Cases that wait for a worker.", &[("", waiting)]);
     let faults = counts.faults.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let faults: Vec<_> = faults.iter().map(|(code, count)| (format!("reason=\"{}\"", escape(code)), *count)).collect();
-    let help = "Faults of this machine while it judged, by reason.";
+    // The sum is there from the start: a reason's own count begins at 1, of which increase() sees nothing.
+    let any = ("reason=\"any\"".to_owned(), faults.values().sum());
+    let each = faults.iter().map(|(code, count)| (format!("reason=\"{}\"", escape(code)), *count));
+    let faults: Vec<_> = std::iter::once(any).chain(each).collect();
+    let help = "Faults of this machine while it judged, by reason; \"any\" is all of them.";
     text.metric("tribunal_mediator_faults_total", "counter", help, &faults);
     let read = |count: &std::sync::atomic::AtomicU64| [("", count.load(Ordering::Relaxed))];
     let help = "Rounds in which nothing is signed because something else was, or may have been.";
@@ -210,12 +227,12 @@ fn mediators(text: &mut Text, books: &[MediatorRecord]) {
     text.metric("tribunal_mediator_slashed_base_units_total", "counter", help, &slashed);
     let last: Vec<_> = books
         .iter()
-        .filter_map(|book| {
-            let at = moment::parse(book.last_vote_at.as_ref()?)?;
-            Some((format!("mediator=\"{}\"", book.mediator), at.s()))
+        .map(|book| {
+            let at = book.last_vote_at.as_deref().and_then(moment::parse);
+            (format!("mediator=\"{}\"", book.mediator), at.map_or(0, |at| at.s()))
         })
         .collect();
-    let help = "Unix time of the last vote.";
+    let help = "Unix time of the last vote, 0 before the first.";
     text.metric("tribunal_mediator_last_vote_timestamp_seconds", "gauge", help, &last);
 }
 

@@ -2,11 +2,13 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
+use tribunal_engine::store::{Fsync, Store};
+
 fn tribunal(args: &[&str], folder: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tribunal")).args(args).current_dir(folder).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_tribunal")).args(args).current_dir(folder).stdin(Stdio::null()).output().unwrap()
 }
 
 fn fixtures() -> PathBuf {
@@ -62,6 +64,102 @@ fn settings_show_where_they_come_from() {
     assert!(text.contains("bus.stream = \"OTHER\""), "{text}");
     assert!(text.contains("store.path = \"elsewhere\""), "{text}");
     assert!(text.contains("store.fsync = \"always\"  # default"), "{text}");
+}
+
+#[test]
+fn settings_are_shown_without_what_is_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = "[bus]\nurl = \"nats://secret:secret@127.0.0.1:4222\"\n\
+        [chain]\nrpc_url = \"https://node.example:8545/v3/secret\"\n\
+        [chain.contracts]\ntoken = \"0x1111111111111111111111111111111111111111\"\n\
+        [mediator]\nsigner_url = \"https://signer.example/?key=secret\"\nfollow_token = \"secret\"\n\
+        follow = [\"https://secret@one.example:81\", \"http://two.example/secret\"]\n[http]\ntoken = \"secret\"\n";
+    std::fs::write(folder.path().join("tribunal.toml"), settings).unwrap();
+    let output = tribunal(&["serve", "--print-config"], folder.path());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && !text.contains("secret"), "{text}");
+    for line in [
+        "bus.url = \"nats://…@127.0.0.1:4222\"",
+        "chain.rpc_url = \"https://node.example:8545/…\"",
+        "mediator.follow = [\"https://…@one.example:81\",\"http://two.example/…\"]",
+        "mediator.follow_token = \"…\"",
+        "mediator.signer_url = \"https://signer.example/…\"",
+        "http.token = \"…\"",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    assert!(text.contains("\"token\":\"0x1111111111111111111111111111111111111111\""), "{text}");
+}
+
+#[test]
+fn a_share_above_the_whole_is_refused_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    for key in ["margin", "detection", "colluding", "check_probability"] {
+        std::fs::write(folder.path().join("tribunal.toml"), format!("[policy]\n{key} = 25\n")).unwrap();
+        let output = tribunal(&["serve", "--print-config"], folder.path());
+        assert_eq!(output.status.code(), Some(78), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(&format!("policy.{key} ")), "{output:?}");
+    }
+    std::fs::write(folder.path().join("tribunal.toml"), "[policy]\ngain = 25\n").unwrap();
+    assert!(
+        tribunal(&["serve", "--print-config"], folder.path()).status.success(),
+        "a cheat may gain more than the price"
+    );
+}
+
+#[test]
+fn a_node_that_is_away_is_named_with_the_cause() {
+    let folder = tempfile::tempdir().unwrap();
+    tribunal(&["keys", "new", "key.json", "--insecure-dev-key"], folder.path());
+    let account = "0x1111111111111111111111111111111111111111";
+    let settings = format!(
+        "[chain]\nrpc_url = \"http://127.0.0.1:1/secret\"\nkeystore = \"key.json\"\n[chain.contracts]\n\
+         escrow = \"{account}\"\nregistry = \"{account}\"\ntoken = \"{account}\"\n"
+    );
+    std::fs::write(folder.path().join("tribunal.toml"), settings).unwrap();
+    let output = tribunal(&["serve", "--listen", "127.0.0.1:0"], folder.path());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(69), "{said}");
+    let refused = said.to_lowercase().contains("connection refused");
+    assert!(said.contains("at 127.0.0.1:1: ") && refused && !said.contains("secret"), "{said}");
+}
+
+#[test]
+fn reading_about_a_new_key_takes_no_password() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("password"), "correct horse\n").unwrap();
+    let output = tribunal(&["--json", "keys", "new", "key.json", "--password-file", "password"], folder.path());
+    let made: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let path = folder.path().join("key.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let keystore: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(keystore["address"], made["address"]);
+    std::fs::write(folder.path().join("tribunal.toml"), "[mediator]\nkeystore = \"key.json\"\n").unwrap();
+    drop(Store::open(folder.path().join("tribunal-data"), Fsync::Never).unwrap());
+    for args in [&["keys", "show", "key.json"][..], &["mediator", "inbox"], &["mediator", "earnings"]] {
+        let output = tribunal(args, folder.path());
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && said.contains(made["address"].as_str().unwrap()), "{args:?}: {output:?}");
+    }
+    // A copy that is no store is left out, and said so.
+    let copy = folder.path().join("tribunal-data.followed/broken");
+    std::fs::create_dir_all(copy).unwrap();
+    let output = tribunal(&["mediator", "inbox", "--urgent"], folder.path());
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).contains("broken"), "{output:?}");
+    // A keystore that names somebody else's account is none.
+    let other = text.replace(made["address"].as_str().unwrap(), "0x0000000000000000000000000000000000000001");
+    std::fs::write(&path, other).unwrap();
+    let output = tribunal(&["sign", "key.json", "--key", "key.json", "--password-file", "password"], folder.path());
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the key is of"), "{output:?}");
+    std::fs::write(folder.path().join("tribunal.toml"), "").unwrap();
+    for command in ["inbox", "earnings"] {
+        assert_eq!(
+            tribunal(&["mediator", command], folder.path()).status.code(),
+            Some(78),
+            "{command}: nobody is named"
+        );
+    }
 }
 
 #[test]

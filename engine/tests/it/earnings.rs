@@ -13,7 +13,7 @@ use tribunal_engine::{
     demo::{BusChoice, RecordedDeal, play, read, stage},
     store::Store,
 };
-use tribunal_events::{Address, Amount, DealId, Party, Timestamp};
+use tribunal_events::{Address, Amount, DealId, Party, Timestamp, VerdictKind};
 use tribunal_fixtures::{jobs, keys};
 
 use crate::http::{World, script};
@@ -116,7 +116,8 @@ async fn earnings_are_told_on_the_command_line() {
     let output = earnings(&["mediator", "earnings", &address]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("agreed with the outcome"), "{output:?}");
     for (args, code) in [
-        (&["mediator", "earnings"][..], 64),
+        (&["mediator", "earnings"][..], 78),
+        (&["--json", "mediator", "earnings", &address, "--csv"], 64),
         (&["mediator", "earnings", "0x12"], 64),
         (&["mediator", "earnings", &address, "--since", "yesterday"], 64),
     ] {
@@ -176,9 +177,16 @@ async fn earnings_are_told_over_http_and_in_metrics() {
         format!("tribunal_mediator_silences_total{{mediator=\"{m1}\"}} 0"),
         format!("tribunal_mediator_earned_base_units_total{{mediator=\"{m1}\",token=\"none\"}} 200003"),
         "tribunal_policy_refused_total 0".to_owned(),
+        "tribunal_own_key_equivocations 0".to_owned(),
     ] {
         assert!(metrics.lines().any(|it| it == line), "{line:?} is not in {metrics}");
     }
+    // Somebody else signs with the key: too late for the deal, and told all the same.
+    let other = script.vote(&keys::key("m1"), 0, VerdictKind::Invalid, 1_000_000_000, "output-differs");
+    world.record(&[script.verdict_given(&keys::key("m1"), &other)]).await;
+    world.engine.idle().await.unwrap();
+    let (_, _, metrics) = get("/metrics").await;
+    assert!(metrics.lines().any(|it| it == "tribunal_own_key_equivocations 1"), "{metrics}");
     // Everything that is described is there, and the other way round.
     let (_, _, openapi) = get("/api/v1/openapi.json").await;
     let openapi: Value = serde_json::from_str(&openapi).unwrap();

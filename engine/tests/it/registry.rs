@@ -9,6 +9,7 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tribunal_contracts::{Addresses, Chain as _, IN_PROCESS_TREASURY, JsonRpcChain, Step};
+use tribunal_engine::config;
 use tribunal_events::{Address, Domain, SignedVerdict, VerdictKind};
 use tribunal_fixtures::keys;
 
@@ -122,7 +123,7 @@ impl Drop for World {
 }
 
 fn run(args: &[&str], folder: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tribunal")).args(args).current_dir(folder).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_tribunal")).args(args).current_dir(folder).stdin(Stdio::null()).output().unwrap()
 }
 
 fn anvil() -> PathBuf {
@@ -150,7 +151,10 @@ async fn a_mediator_registers_bonds_unbonds_and_is_paid_out() {
     let done = world.good(&register);
     assert_eq!(steps(&done), ["set-operator", "set-appointment-slash-max", "approve", "bond"]);
     assert_eq!((&done["bond"]["active"], &done["before"]["active"]), (&json!("600"), &json!("0")));
-    assert!(steps(&world.good(&register)).is_empty(), "again: nothing that is so already");
+    let balance = world.ask("eth_getBalance", json!([keys::address("m1"), "latest"])).await;
+    world.ask("anvil_setBalance", json!([keys::address("m1"), "0x0"])).await;
+    assert!(steps(&world.good(&register)).is_empty(), "again: nothing that is so already, and nothing to pay for");
+    world.ask("anvil_setBalance", json!([keys::address("m1"), balance])).await;
 
     let done = world.good(&["bond", "100"]);
     assert_eq!((&done["before"]["active"], &done["bond"]["active"]), (&json!("600"), &json!("700")));
@@ -178,7 +182,8 @@ async fn a_mediator_registers_bonds_unbonds_and_is_paid_out() {
     assert_eq!(status["operators"], json!({ operator: true, stranger: false }));
     assert_eq!((&status["token_balance"], &status["owed"]), (&json!("500"), &json!("0")));
     assert_eq!(status["unbond_delay_s"], UNBOND_DELAY_S);
-    assert!(steps(&world.good(&["collect"])).is_empty(), "nothing is owed");
+    let done = world.good(&["collect"]);
+    assert!(steps(&done).is_empty() && done["collected"] == "0", "nothing is owed: {done}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,6 +205,10 @@ async fn flags_alone_are_enough_and_status_needs_no_key() {
     let output = run(&register, elsewhere.path());
     assert!(output.status.success(), "{output:?}");
     assert!(String::from_utf8(output.stdout).unwrap().contains("sent     set-operator  0x"));
+    let status = ["mediator", "status", "--rpc-url", &world.url, "--registry", &registry, "--key", "key.json"];
+    let output = run(&status, elsewhere.path());
+    assert!(output.status.success(), "the keystore names its account: {output:?}");
+    assert!(String::from_utf8(output.stdout).unwrap().contains(account["address"].as_str().unwrap()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -246,7 +255,8 @@ async fn a_tombstoned_key_is_told_so() {
         "address": text(world.chain.account()) });
     std::fs::write(world.folder.path().join("finder.json"), anvil.to_string()).unwrap();
     assert_eq!(world.good(&["status", "--key", "finder.json"])["owed"], "60");
-    assert_eq!(steps(&world.good(&["collect", "--key", "finder.json"])), ["collect"]);
+    let done = world.good(&["collect", "--key", "finder.json"]);
+    assert_eq!((steps(&done), &done["collected"]), (vec!["collect"], &json!("60")));
     let after = world.good(&["status", "--key", "finder.json"]);
     assert_eq!((&after["owed"], &after["token_balance"]), (&json!("0"), &json!("60")));
 }
@@ -270,6 +280,13 @@ async fn what_is_missing_is_named() {
     for wrong in [["--registry", &token], ["--registry", &m1], ["--token", &m1], ["--escrow", &token]] {
         world.bad(&["status", wrong[0], wrong[1]], 78);
     }
+    // The engine says so, too, before it starts.
+    let settings = std::fs::read_to_string(world.folder.path().join("tribunal.toml")).unwrap();
+    let settings =
+        settings.replace("chain_id = 31337", "keystore = \"m1.json\"").replace(&text(world.addresses().escrow), &m1);
+    std::fs::write(world.folder.path().join("wrong.toml"), settings).unwrap();
+    let output = world.run(&["serve", "--config", "wrong.toml", "--listen", "127.0.0.1:0"]);
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
     world.configure("");
     let sentence = world.bad(&["bond", "5"], 78);
     assert!(sentence.contains("mediator.keystore"), "{sentence}");
@@ -278,6 +295,19 @@ async fn what_is_missing_is_named() {
     std::fs::write(world.folder.path().join("tribunal.toml"), text.replace("31337", "1")).unwrap();
     let sentence = world.bad(&["status", "--address", &m1], 78);
     assert!(sentence.contains("31337"), "{sentence}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_deploy_prints_is_a_configuration() {
+    let world = World::new().await;
+    world.fund("m1").await;
+    let output = world.run(&["contracts", "deploy", "--rpc-url", &world.url, "--key", "m1.json"]);
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    std::fs::write(world.folder.path().join("deployed.toml"), &text).unwrap();
+    let (config, _) = config::load(Some(&world.folder.path().join("deployed.toml")), &[]).unwrap();
+    assert!(config.chain.first_block > world.chain.first_block(), "{text}");
+    world.good(&["status", "--config", "deployed.toml", "--key", "m1.json"]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use tribunal_events::{Address, Amount, B256, MoveAction, Outcome, Party, Signing
 use crate::{
     anvil::DEPLOYER_KEY,
     case::{BOND, Case, FUNDS, SLASH},
+    proxy::{Proxy, Trouble},
     world::World,
 };
 
@@ -446,6 +447,46 @@ async fn a_step_counts_once_it_has_its_confirmations() {
     let (mined, opened) = futures::future::join(performed, mine).await;
     assert_eq!(mined.unwrap().block, opened);
     assert_eq!(node.get_block_number().await.unwrap(), opened + 2);
+}
+
+#[tokio::test]
+async fn a_node_that_stumbles_while_a_step_is_mined_is_waited_for() {
+    let world = World::anvil().await;
+    let World::Anvil { chain, anvil, node } = &world else { unreachable!() };
+    let case = Case::funded(&world, 37, false).await;
+    let proxy = Proxy::before(&anvil.url);
+    let shaky = JsonRpcChain::connect(&proxy.url, &DEPLOYER_KEY, chain.addresses()).await.unwrap();
+    let before = node.get_transaction_count(shaky.account()).await.unwrap();
+    proxy.fail("eth_getTransactionReceipt", 3, Trouble::Turned);
+    proxy.fail("eth_getBlockByNumber", 1, Trouble::Unheard);
+    let opened = shaky.perform(&case.open()).await.expect("taken, however late the node says so");
+    assert_eq!(proxy.left(), 0);
+    assert_eq!(node.get_transaction_count(shaky.account()).await.unwrap(), before + 1);
+    assert_eq!(shaky.perform(&case.open()).await.unwrap(), opened, "taken once");
+    assert_eq!(node.get_transaction_count(shaky.account()).await.unwrap(), before + 1);
+}
+
+#[tokio::test]
+async fn a_step_that_waits_to_be_mined_is_not_refused_for_good() {
+    let world = World::anvil().await;
+    let World::Anvil { chain, anvil, node } = &world else { unreachable!() };
+    let case = Case::funded(&world, 38, false).await;
+    let proxy = Proxy::before(&anvil.url);
+    let shaky = JsonRpcChain::connect(&proxy.url, &DEPLOYER_KEY, chain.addresses()).await.unwrap();
+    let before = node.get_transaction_count(shaky.account()).await.unwrap();
+    let _: serde_json::Value = node.client().request("evm_setAutomine", (false,)).await.unwrap();
+    proxy.fail("eth_sendRawTransaction", 1, Trouble::Unheard);
+    for _ in 0..2 {
+        // First nobody hears that the node took it, then it stands in the way of itself.
+        let fault = shaky.perform(&case.open()).await.expect_err("not mined");
+        assert!(matches!(fault, ChainFault::Unreachable { .. }) && fault.retry_helps(), "{fault:?}");
+    }
+    let fault = shaky.perform(&case.open()).await.expect_err("not mined");
+    assert!(fault.to_string().contains("an earlier transaction of this account is not mined yet"), "{fault:?}");
+    let _: serde_json::Value = node.client().request("evm_mine", ()).await.unwrap();
+    let opened = shaky.perform(&case.open()).await.unwrap();
+    assert_eq!(opened.block, node.get_block_number().await.unwrap());
+    assert_eq!(node.get_transaction_count(shaky.account()).await.unwrap(), before + 1);
 }
 
 /// Gas of every step, as committed: a change is seen in review.

@@ -37,8 +37,11 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// 64 where no mediator is named, 69 where there is no store, 78 for settings.
+/// 64 for usage, 69 where there is no store, 78 for settings and where no mediator is named.
 pub fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
+    if args.csv && json {
+        return Err(Failure::usage("--csv and --json exclude each other"));
+    }
     let (config, _) = config::load(args.config.as_ref(), &[])?;
     let since = match &args.since {
         None => Timestamp::default(),
@@ -48,7 +51,7 @@ pub fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     let mediator = match args.address {
         Some(address) => address,
         None => keystore::mediator_address(&config.mediator)?.ok_or_else(|| {
-            Failure::usage("no mediator is configured; give its address, or --config with mediator.keystore")
+            Failure::config("no mediator is configured; give its address, or --config with mediator.keystore")
         })?,
     };
     let path = args.store.unwrap_or(config.store.path);

@@ -1,6 +1,9 @@
 //! `tribunal mediator inbox`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use tribunal_events::{Address, Timestamp};
 
@@ -10,6 +13,7 @@ use crate::{
     failure::Failure,
     keystore,
     mediator::inbox::{self, Case},
+    moment,
     store::Store,
 };
 
@@ -40,22 +44,30 @@ pub struct Args {
 pub fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     let (config, _): (Config, _) = config::load(args.config.as_ref(), &[])?;
     let addresses = mediators(&config, args.address)?;
-    let mut stores = vec![args.store.unwrap_or_else(|| config.store.path.clone())];
-    let followed = std::fs::read_dir(config.followed()).into_iter().flatten().flatten();
-    stores.extend(followed.map(|entry| entry.path()).filter(|path| path.is_dir()));
-    let mut cases: Vec<Case> = Vec::new();
-    for path in stores {
-        let store = Store::open_read_only(&path).map_err(Failure::unavailable)?;
-        cases.extend(inbox::inbox(&store, &addresses).map_err(Failure::unavailable)?);
+    let read = |path: &Path| inbox::inbox(&Store::open_read_only(path)?, &addresses);
+    let mut cases: Vec<Case> = read(args.store.as_ref().unwrap_or(&config.store.path)).map_err(Failure::unavailable)?;
+    for entry in std::fs::read_dir(config.followed()).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if !path.is_dir() {
+            continue;
+        }
+        match read(&path) {
+            Ok(found) => cases.extend(found),
+            // Being made, or damaged: what the others ask must be seen all the same.
+            Err(fault) => eprintln!("warning: the copy in {} is left out: {fault}", path.display()),
+        }
     }
     inbox::sort(&mut cases);
+    let none = cases.is_empty();
     cases.retain(|case| !args.urgent || case.stage.is_our_turn());
     if json {
         println!("{}", serde_json::to_string(&cases).expect("cases have a JSON form"));
         return Ok(ExitCode::SUCCESS);
     }
-    if cases.is_empty() {
+    if none {
         println!("No case names or draws {}.", list(&addresses));
+    } else if cases.is_empty() {
+        println!("No case asks anything of {} now.", list(&addresses));
     }
     for case in &cases {
         let left = case.deadline.map_or_else(|| "no deadline".to_owned(), |at| left(at, now()));
@@ -89,13 +101,8 @@ fn list(addresses: &[Address]) -> String {
 
 /// "12 min 3 s left", or how long it is over.
 fn left(deadline: Timestamp, now: Timestamp) -> String {
-    let (seconds, word) = match deadline.us().checked_sub(now.us()) {
-        Some(left) => (left / 1_000_000, "left"),
-        None => ((now.us() - deadline.us()) / 1_000_000, "over"),
-    };
-    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, seconds) => format!("{seconds} s {word}"),
-        (0, minutes, seconds) => format!("{minutes} min {seconds} s {word}"),
-        (hours, minutes, _) => format!("{hours} h {minutes} min {word}"),
+    match deadline.us().checked_sub(now.us()) {
+        Some(left) => format!("{} left", moment::duration(left / 1_000_000)),
+        None => format!("{} over", moment::duration((now.us() - deadline.us()) / 1_000_000)),
     }
 }

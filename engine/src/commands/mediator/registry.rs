@@ -7,13 +7,13 @@ use std::{path::PathBuf, process::ExitCode};
 
 use serde_json::{Value, json};
 use tribunal_contracts::{BondView, ChainFault, JsonRpcChain, Mined, Registry};
-use tribunal_events::{Address, Amount, Timestamp};
+use tribunal_events::{Address, Amount};
 
 use crate::{
     config::{self, Config, MediatorConfig},
     equivocation,
     failure::Failure,
-    keystore,
+    keystore, moment,
     store::Store,
 };
 
@@ -145,17 +145,23 @@ pub async fn register(args: RegisterArgs, json: bool) -> Result<ExitCode, Failur
     let before = session.usable().await?;
     let mut sent = Sent::default();
     let (registry, account) = (session.registry(), session.account);
-    if !session.see(registry.is_operator(account, args.operator).await)? {
-        sent.add("set-operator", session.see(registry.set_operator(args.operator, true).await)?);
-    }
-    if let Some(amount) = args.appointment_slash_max
-        && amount != before.appointment_slash_max
-    {
-        sent.add("set-appointment-slash-max", session.see(registry.set_appointment_slash_max(amount).await)?);
-    }
-    if let Some(missing) = args.bond.and_then(|wanted| wanted.checked_sub(before.active)).filter(|it| !it.is_zero()) {
-        session.bond(missing, &mut sent).await?;
-    }
+    let outcome = async {
+        if !session.see(registry.is_operator(account, args.operator).await)? {
+            session.send("set-operator", registry.set_operator(args.operator, true), &mut sent).await?;
+        }
+        if let Some(amount) = args.appointment_slash_max
+            && amount != before.appointment_slash_max
+        {
+            let transaction = registry.set_appointment_slash_max(amount);
+            session.send("set-appointment-slash-max", transaction, &mut sent).await?;
+        }
+        match args.bond.and_then(|wanted| wanted.checked_sub(before.active)).filter(|it| !it.is_zero()) {
+            Some(missing) => session.bond(missing, &mut sent).await,
+            None => Ok(()),
+        }
+    };
+    let outcome = outcome.await;
+    sent.after(outcome)?;
     session.report(&before, &sent, json, "registered").await
 }
 
@@ -167,7 +173,8 @@ pub async fn bond(args: BondArgs, json: bool) -> Result<ExitCode, Failure> {
     let session = Session::open(args.place, args.key).await?;
     let before = session.usable().await?;
     let mut sent = Sent::default();
-    session.bond(args.amount, &mut sent).await?;
+    let outcome = session.bond(args.amount, &mut sent).await;
+    sent.after(outcome)?;
     session.report(&before, &sent, json, "bonded").await
 }
 
@@ -192,8 +199,7 @@ pub async fn unbond(args: UnbondArgs, json: bool) -> Result<ExitCode, Failure> {
                     before.active
                 )));
             }
-            session.can_pay().await?;
-            sent.add("unbond", session.see(registry.start_unbond(amount).await)?);
+            session.send("unbond", registry.start_unbond(amount), &mut sent).await?;
         }
         None => {
             if before.unbonding.is_zero() {
@@ -209,8 +215,8 @@ pub async fn unbond(args: UnbondArgs, json: bool) -> Result<ExitCode, Failure> {
                     return Err(Failure::unavailable(format!(
                         "{} is still on its way out: it can be taken from {}, in {}",
                         before.unbonding,
-                        moment(before.unbond_at_s),
-                        duration(left)
+                        moment::second(before.unbond_at_s),
+                        moment::duration(left)
                     )));
                 }
                 Err(fault) => return Err(session.failure(fault)),
@@ -229,10 +235,9 @@ pub async fn collect(args: CollectArgs, json: bool) -> Result<ExitCode, Failure>
     let (registry, account) = (session.registry(), session.account);
     let before = session.see(registry.bond_of(account).await)?;
     let owed = session.see(registry.owed_to(account).await)?;
-    let mut sent = Sent::default();
+    let mut sent = Sent { collected: Some(owed), ..Sent::default() };
     if !owed.is_zero() {
-        session.can_pay().await?;
-        sent.add("collect", session.see(registry.collect().await)?);
+        session.send("collect", registry.collect(), &mut sent).await?;
     }
     let what = if owed.is_zero() { "nothing was owed".into() } else { format!("collected {owed}") };
     session.report(&before, &sent, json, &what).await
@@ -256,7 +261,8 @@ pub async fn status(args: StatusArgs, json: bool) -> Result<ExitCode, Failure> {
     };
     let Place { rpc_url, registry, escrow, token, .. } = place;
     let (Some(url), Some(registry)) = (rpc_url, registry) else { unreachable!("settings has both") };
-    let chain = JsonRpcChain::watch_registry(&url, account, registry, escrow, token).await.map_err(|it| failed(&it))?;
+    let chain =
+        JsonRpcChain::watch_registry(&url, account, registry, escrow, token).await.map_err(|it| Failure::chain(&it))?;
     let session = Session { chain, account };
     session.same_chain(&config)?;
     let registry = session.registry();
@@ -327,11 +333,29 @@ struct Standing {
 
 /// Transactions sent, in order.
 #[derive(Default)]
-struct Sent(Vec<(&'static str, Mined)>);
+struct Sent {
+    transactions: Vec<(&'static str, Mined)>,
+    /// What was owed and is taken.
+    collected: Option<Amount>,
+}
 
 impl Sent {
     fn add(&mut self, step: &'static str, mined: Mined) {
-        self.0.push((step, mined));
+        self.transactions.push((step, mined));
+    }
+
+    /// "approve 0x…, bond 0x…"
+    fn list(&self) -> String {
+        let transaction = |(step, mined): &(&str, Mined)| format!("{step} {:#x}", mined.transaction);
+        self.transactions.iter().map(transaction).collect::<Vec<_>>().join(", ")
+    }
+
+    /// How all of it ended: where the rest failed what was sent is told with it.
+    fn after(&self, outcome: Result<(), Failure>) -> Result<(), Failure> {
+        outcome.map_err(|failure| match self.list() {
+            sent if sent.is_empty() => failure,
+            sent => Failure::new(failure.code, format!("{failure}; before that this was sent: {sent}")),
+        })
     }
 }
 
@@ -384,9 +408,10 @@ impl Session {
         let Place { rpc_url, registry, escrow, token, .. } = place;
         let (Some(url), Some(registry)) = (rpc_url, registry) else { unreachable!("settings has both") };
         let chain = JsonRpcChain::connect_registry(&url, signer, registry, escrow, token).await;
-        let session = Self { chain: chain.map_err(|fault| failed(&fault))?, account };
+        let session = Self { chain: chain.map_err(|fault| Failure::chain(&fault))?, account };
         session.same_chain(&config)?;
-        Ok(session)
+        let Self { chain, account } = session;
+        Ok(Self { chain: chain.with_confirmations(config.chain.confirmations), account })
     }
 
     fn same_chain(&self, config: &Config) -> Result<(), Failure> {
@@ -404,14 +429,25 @@ impl Session {
         self.chain.registry()
     }
 
-    /// The bond, of an account that may still bond and can pay for gas.
+    /// The bond, of an account that may still bond.
     async fn usable(&self) -> Result<BondView, Failure> {
         let bond = self.see(self.registry().bond_of(self.account).await)?;
         if bond.tombstoned {
             return Err(self.tombstoned());
         }
-        self.can_pay().await?;
         Ok(bond)
+    }
+
+    /// Sends a transaction, if the account has anything to pay for it.
+    async fn send(
+        &self,
+        step: &'static str,
+        transaction: impl Future<Output = Result<Mined, ChainFault>>,
+        sent: &mut Sent,
+    ) -> Result<(), Failure> {
+        self.can_pay().await?;
+        sent.add(step, self.see(transaction.await)?);
+        Ok(())
     }
 
     async fn can_pay(&self) -> Result<(), Failure> {
@@ -436,10 +472,9 @@ impl Session {
             )));
         }
         if self.see(registry.allowance(self.account).await)? < amount {
-            sent.add("approve", self.see(registry.approve(amount).await)?);
+            self.send("approve", registry.approve(amount), sent).await?;
         }
-        sent.add("bond", self.see(registry.bond(amount).await)?);
-        Ok(())
+        self.send("bond", registry.bond(amount), sent).await
     }
 
     fn see<T>(&self, result: Result<T, ChainFault>) -> Result<T, Failure> {
@@ -450,7 +485,7 @@ impl Session {
         match &fault {
             ChainFault::Unfunded { .. } => self.unfunded(),
             ChainFault::Reverted { reason, .. } if reason.starts_with("Tombstoned") => self.tombstoned(),
-            _ => failed(&fault),
+            _ => Failure::chain(&fault),
         }
     }
 
@@ -477,7 +512,17 @@ impl Session {
 
     /// What was sent, and how the bond stands before and after.
     async fn report(&self, before: &BondView, sent: &Sent, json: bool, what: &str) -> Result<ExitCode, Failure> {
-        let after = self.see(self.registry().bond_of(self.account).await)?;
+        let unread = |failure: Failure| match sent.list() {
+            sent if sent.is_empty() => failure,
+            sent => Failure::new(
+                failure.code,
+                format!(
+                    "sent {sent}, but the bond could not be read: do not repeat it, run `tribunal mediator status` \
+                     ({failure})"
+                ),
+            ),
+        };
+        let after = self.see(self.registry().bond_of(self.account).await).map_err(unread)?;
         if json {
             let mut value = self.json(&after);
             value["before"] = bond_json(before);
@@ -485,21 +530,24 @@ impl Session {
                 json!({ "step": step, "transaction": format!("{:#x}", mined.transaction), "block": mined.block,
                     "gas_used": mined.gas_used })
             };
-            value["transactions"] = sent.0.iter().map(transaction).collect();
+            value["transactions"] = sent.transactions.iter().map(transaction).collect();
+            if let Some(collected) = sent.collected {
+                value["collected"] = collected.to_string().into();
+            }
             println!("{value}");
             return Ok(ExitCode::SUCCESS);
         }
         println!("mediator {:#x}: {what}", self.account);
         println!("found    active {}, unbonding {}", before.active, before.unbonding);
-        for (step, mined) in &sent.0 {
+        for (step, mined) in &sent.transactions {
             println!("sent     {step}  {:#x}  block {}", mined.transaction, mined.block);
         }
-        if sent.0.is_empty() {
+        if sent.transactions.is_empty() {
             println!("sent     nothing");
         }
         println!("now      active {}, unbonding {}", after.active, after.unbonding);
         if !after.unbonding.is_zero() {
-            println!("         unbonding can be taken from {}", moment(after.unbond_at_s));
+            println!("         unbonding can be taken from {}", moment::second(after.unbond_at_s));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -512,11 +560,13 @@ impl Session {
         println!("active           {}", bond.active);
         let when = match bond.unbond_at_s.checked_sub(standing.block_time_s) {
             _ if bond.unbonding.is_zero() => String::new(),
-            Some(left @ 1..) => format!(", can be taken from {}, in {}", moment(bond.unbond_at_s), duration(left)),
+            Some(left @ 1..) => {
+                format!(", can be taken from {}, in {}", moment::second(bond.unbond_at_s), moment::duration(left))
+            }
             _ => ", can be taken now: tribunal mediator unbond --finish".into(),
         };
         println!("unbonding        {}{when}", bond.unbonding);
-        println!("unbonding takes  {}", duration(standing.unbond_delay_s));
+        println!("unbonding takes  {}", moment::duration(standing.unbond_delay_s));
         println!(
             "appointment      at most {} slashed for silence without an operator's word",
             bond.appointment_slash_max
@@ -532,28 +582,4 @@ fn bond_json(bond: &BondView) -> Value {
         "active": bond.active.to_string(), "unbonding": bond.unbonding.to_string(), "unbond_at_s": bond.unbond_at_s,
         "appointment_slash_max": bond.appointment_slash_max.to_string(), "tombstoned": bond.tombstoned,
     })
-}
-
-/// A fault in one sentence: wrong addresses are settings, all else is the world.
-fn failed(fault: &ChainFault) -> Failure {
-    match fault {
-        ChainFault::Unexpected { .. } | ChainFault::OtherContract { .. } => Failure::config(fault),
-        ChainFault::Unreachable { source, .. } => Failure::unavailable(format!("{fault}: {source}")),
-        _ => Failure::unavailable(fault),
-    }
-}
-
-fn moment(unix_s: u64) -> String {
-    Timestamp::from_s(unix_s).to_string().replace(".000000", "")
-}
-
-/// Its two largest units.
-fn duration(seconds: u64) -> String {
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (1.., _, _) => format!("{days} d {hours} h"),
-        (0, 1.., _) => format!("{hours} h {minutes} min"),
-        (0, 0, 1..) => format!("{minutes} min {} s", seconds % 60),
-        _ => format!("{seconds} s"),
-    }
 }
