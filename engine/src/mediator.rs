@@ -11,7 +11,9 @@ pub mod chain_watch;
 pub mod desk;
 pub mod history;
 pub mod inbox;
+pub mod pace;
 pub mod schedule;
+pub mod voice;
 
 use std::{collections::BTreeMap, sync::Arc};
 

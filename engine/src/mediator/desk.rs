@@ -17,26 +17,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::future::{BoxFuture, join_all};
+use futures::future::join_all;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tribunal_core::{Deal, voting_deadline};
-use tribunal_events::{Address, DealId, Domain, Envelope, Method, Timestamp, proto};
+use tribunal_events::{Address, DealId, Domain, Envelope, Timestamp, proto};
 
 use super::{
     Finding, Mediator, MediatorFault, NO_TIME, Next, OwnFault,
-    history::{CLAIM_BYTES, Entry, History, Slot},
+    history::{Entry, History, Slot},
     inbox::{self, Case, Stage},
+    pace::Pace,
     schedule::{Schedule, Urgency},
+    voice::Voice,
 };
-use crate::{
-    bus::{Bus, HEADER_RECORDED_AT, Outgoing},
-    effects::{Activity, outgoing},
-    engine::now,
-    partition::CLOCK_SUBJECT,
-    replay::load_at,
-    store::Store,
-};
+use crate::{effects::Activity, engine::now, replay::load_at, store::Store};
 
 /// First wait before a case is tried again after a fault of ours; doubles up to [`RETRY_MAX`].
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -51,78 +46,14 @@ const CLOCK_WRONG_US: u64 = 2_000_000;
 const MARGIN_US_MAX: u64 = 2_000_000;
 /// A case that is expected to take longer leaves a worker to the others.
 const LONG_US: u64 = 2_000_000;
-/// How many times slower than its settings say a machine is taken to be at most, whatever was measured.
-const SLOWER_MAX: u64 = 20;
 /// Longest wait before a word that the record does not show is said again.
 const AGAIN_MAX: Duration = Duration::from_secs(60);
 /// How often cases are looked at while one is about to end.
 const SWEEP_FAST: Duration = Duration::from_millis(250);
 /// Longer than any recording.
 const FOREVER: Duration = Duration::from_secs(86_400);
-/// A run on less fuel says nothing about a machine.
-const FUEL_MEASURED_MIN: u64 = 50_000_000;
 /// With less time left nothing is started.
 const NEEDED_US_MIN: u64 = 10_000;
-/// What is expected of a check that burns no fuel.
-const PLAIN_US: u64 = 500_000;
-
-/// How a mediator is heard.
-pub trait Voice: Send + Sync {
-    /// Says something in a deal; `again` where it was said before and does not show in the record.
-    fn say<'a>(&'a self, envelope: &'a Envelope, again: bool) -> BoxFuture<'a, Result<(), String>>;
-
-    /// By how many microseconds the clock that deadlines are compared with is ahead of this machine's; nothing where it
-    /// cannot be asked.
-    fn clock_ahead_us(&self) -> BoxFuture<'_, Result<Option<i64>, String>>;
-
-    /// Claims a slot with a signed message unless one that its mediator signed is there, and gives the claim that holds.
-    fn claim<'a>(&'a self, slot: &'a Slot, message: Vec<u8>) -> BoxFuture<'a, Result<[u8; CLAIM_BYTES], String>>;
-}
-
-/// A voice on the bus.
-pub struct OnBus {
-    /// The bus.
-    pub bus: Arc<dyn Bus>,
-    /// Its recorded time, where words carry that.
-    pub recorded: Option<Arc<Activity>>,
-}
-
-impl Voice for OnBus {
-    fn say<'a>(&'a self, envelope: &'a Envelope, again: bool) -> BoxFuture<'a, Result<(), String>> {
-        Box::pin(async move {
-            let mut out = outgoing(envelope)?;
-            if again {
-                // The broker drops a message id that it has seen.
-                let id = format!("{}/{}", envelope.event_id(), now().us());
-                out = out.with_message_id(id);
-            }
-            if let Some(activity) = &self.recorded {
-                out = out.with_header(HEADER_RECORDED_AT, activity.clock_us.load(Ordering::SeqCst).to_string());
-            }
-            self.bus.publish(out).await.map(|_| ()).map_err(|fault| fault.to_string())
-        })
-    }
-
-    fn clock_ahead_us(&self) -> BoxFuture<'_, Result<Option<i64>, String>> {
-        Box::pin(async move {
-            let before = now().us();
-            let out = Outgoing::new(CLOCK_SUBJECT, Vec::new());
-            self.bus.publish(out).await.map_err(|fault| fault.to_string())?;
-            let found = self.bus.find(self.bus.stream(), CLOCK_SUBJECT).await.map_err(|fault| fault.to_string())?;
-            let middle = before.midpoint(now().us());
-            Ok(found.map(|tick| tick.at.us().cast_signed().saturating_sub(middle.cast_signed())))
-        })
-    }
-
-    fn claim<'a>(&'a self, slot: &'a Slot, message: Vec<u8>) -> BoxFuture<'a, Result<[u8; CLAIM_BYTES], String>> {
-        Box::pin(async move {
-            let subject = format!("slots.{:#x}.{:#x}.{}", slot.mediator, slot.terms_hash, slot.round);
-            let valid = |message: &[u8]| slot.read_claim(message).is_some();
-            let holds = self.bus.claim(&subject, message.into(), &valid).await.map_err(|fault| fault.to_string())?;
-            slot.read_claim(&holds).ok_or_else(|| format!("what holds {subject} is no claim"))
-        })
-    }
-}
 
 /// What happened at a desk since it was opened.
 #[derive(Debug, Default)]
@@ -164,7 +95,7 @@ pub struct Desk {
     cancel: CancellationToken,
     /// The contracts whose money counts here.
     domains: Vec<Domain>,
-    fuel_per_s: u64,
+    pace: Arc<Pace>,
     /// Rounds in which a panel of ours was asked.
     asked: Mutex<BTreeSet<(DealId, u32)>>,
     /// Slots in which signing was refused.
@@ -179,10 +110,6 @@ pub struct Desk {
     requested: Mutex<BTreeMap<(DealId, String), Instant>>,
     /// By how many microseconds the record's clock is ahead of this machine's, as measured.
     clock_ahead_us: AtomicI64,
-    /// Microseconds of the clock for 10^6 fuel, as measured.
-    us_per_megafuel: AtomicU64,
-    /// Slower than this a machine is never taken to be.
-    us_per_megafuel_max: u64,
 }
 
 /// What a desk is opened with.
@@ -201,8 +128,8 @@ pub struct Parts {
     pub schedule: Arc<Schedule>,
     /// The contracts whose money counts here; cases of others come last.
     pub domains: Vec<Domain>,
-    /// Fuel that this machine is taken to burn in a second until it was measured.
-    pub fuel_per_s: u64,
+    /// How fast this machine is.
+    pub pace: Arc<Pace>,
     /// The record's clock.
     pub activity: Arc<Activity>,
     /// Whether time is a recording's.
@@ -224,13 +151,12 @@ impl Desk {
             counts,
             schedule,
             domains,
-            fuel_per_s,
+            pace,
             activity,
             recorded_time,
             caught_up,
             cancel,
         } = parts;
-        let us_per_megafuel = 1_000_000 * 1_000_000 / fuel_per_s.max(1);
         Arc::new(Self {
             store,
             voice,
@@ -243,7 +169,7 @@ impl Desk {
             counts,
             cancel,
             domains,
-            fuel_per_s,
+            pace,
             asked: Mutex::default(),
             refused: Mutex::default(),
             said: Mutex::default(),
@@ -251,8 +177,6 @@ impl Desk {
             freed: Notify::new(),
             requested: Mutex::default(),
             clock_ahead_us: AtomicI64::new(0),
-            us_per_megafuel: AtomicU64::new(us_per_megafuel),
-            us_per_megafuel_max: SLOWER_MAX.saturating_mul(us_per_megafuel),
         })
     }
 
@@ -266,9 +190,9 @@ impl Desk {
         &self.domains
     }
 
-    /// Fuel that this machine was taken to burn in a second before it was measured.
-    pub const fn fuel_per_s(&self) -> u64 {
-        self.fuel_per_s
+    /// How fast this machine is.
+    pub const fn pace(&self) -> &Arc<Pace> {
+        &self.pace
     }
 
     /// The machine's workers.
@@ -546,7 +470,7 @@ impl Desk {
 
     /// Looks into a case with a worker of this machine, within the time that is left.
     async fn examine(&self, mediator: &Mediator, deal: &Deal, round: u32, deadline: Timestamp) -> Result<Next, String> {
-        let needed_us = self.needed_us(deal);
+        let needed_us = self.pace.needed_us(deal);
         let no_time = |left_us: u64| {
             self.counts.given_up.fetch_add(1, Ordering::Relaxed);
             let detail = format!("{} ms are left and about {} ms are needed", left_us / 1000, needed_us / 1000);
@@ -611,36 +535,10 @@ impl Desk {
                 continue;
             }
             if let Some(fuel) = finding.fuel_used {
-                self.measured(fuel, took);
+                self.pace.measured(fuel, took);
             }
             return Ok(if cut && !self.recorded_time { no_time(left_us) } else { Next::Vote(finding) });
         }
-    }
-
-    /// How long a case is expected to take, from the fuel that is claimed.
-    fn needed_us(&self, deal: &Deal) -> u64 {
-        let Some(submission) = deal.submission() else { return PLAIN_US };
-        let limits = &deal.terms().job.limits;
-        match deal.terms().method {
-            Method::Reexecution => {
-                let fuel = submission.claim.instruction_count.min(limits.fuel);
-                let us = u128::from(fuel) * u128::from(self.us_per_megafuel.load(Ordering::Relaxed)) / 1_000_000;
-                u64::try_from(us).unwrap_or(u64::MAX).min(limits.wall_ms.saturating_mul(1000)).saturating_add(10_000)
-            }
-            _ => PLAIN_US,
-        }
-    }
-
-    /// Learns how fast this machine is; slow runs count sooner than fast ones, none of them much by itself.
-    fn measured(&self, fuel: u64, took: Duration) {
-        if fuel < FUEL_MEASURED_MIN {
-            return;
-        }
-        let found = u64::try_from(took.as_micros() * 1_000_000 / u128::from(fuel.max(1))).unwrap_or(u64::MAX).max(1);
-        let known = self.us_per_megafuel.load(Ordering::Relaxed);
-        let next = if found > known { found.min(known.saturating_mul(2)) } else { known - (known - found) / 8 };
-        let next = next.min(self.us_per_megafuel_max);
-        self.us_per_megafuel.store(next, Ordering::Relaxed);
     }
 
     /// Whether this entry may be signed: it is not blocked, and no other machine with this key holds the slot.
