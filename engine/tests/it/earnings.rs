@@ -183,7 +183,11 @@ async fn earnings_are_told_over_http_and_in_metrics() {
     }
     // Somebody else signs with the key: too late for the deal, and told all the same.
     let other = script.vote(&keys::key("m1"), 0, VerdictKind::Invalid, 1_000_000_000, "output-differs");
-    world.record(&[script.verdict_given(&keys::key("m1"), &other)]).await;
+    let other = script.verdict_given(&keys::key("m1"), &other).encode();
+    let kind = ("Content-Type", "application/x-protobuf");
+    let refused =
+        world.client.post(world.url("/api/v1/events")).header(kind.0, kind.1).body(other).send().await.unwrap();
+    assert_eq!(refused.status(), 409);
     world.engine.idle().await.unwrap();
     let (_, _, metrics) = get("/metrics").await;
     assert!(metrics.lines().any(|it| it == "tribunal_own_key_equivocations 1"), "{metrics}");

@@ -1,9 +1,14 @@
 //! `tribunal mediator register, bond, unbond, collect, status` against anvil, as an operator types them.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use serde_json::{Value, json};
@@ -295,6 +300,65 @@ async fn what_is_missing_is_named() {
     std::fs::write(world.folder.path().join("tribunal.toml"), text.replace("31337", "1")).unwrap();
     let sentence = world.bad(&["status", "--address", &m1], 78);
     assert!(sentence.contains("31337"), "{sentence}");
+}
+
+/// A door before a node that lets no more reads through once a transaction went in.
+fn closing_door(node: &str) -> String {
+    let (node, listener) = (node.to_owned(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let sent = Arc::new(AtomicBool::new(false));
+    let pass = move |mut client: TcpStream, node: &str, sent: &AtomicBool| -> std::io::Result<()> {
+        let mut reader = BufReader::new(client.try_clone()?);
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            match line.trim().to_ascii_lowercase().strip_prefix("content-length:") {
+                Some(value) => length = value.trim().parse().unwrap_or(0),
+                None if line.trim().is_empty() => break,
+                None => {}
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body)?;
+        let text = String::from_utf8_lossy(&body).into_owned();
+        if text.contains("eth_sendRawTransaction") {
+            sent.store(true, Ordering::SeqCst);
+        } else if text.contains("\"eth_call\"") && sent.load(Ordering::SeqCst) {
+            return client
+                .write_all(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+        let mut upstream = TcpStream::connect(node)?;
+        let head =
+            format!("POST / HTTP/1.1\r\nHost: {node}\r\nContent-Type: application/json\r\nConnection: close\r\n");
+        upstream.write_all(format!("{head}Content-Length: {length}\r\n\r\n").as_bytes())?;
+        upstream.write_all(&body)?;
+        let mut heard = Vec::new();
+        upstream.read_to_end(&mut heard)?;
+        client.write_all(&heard)
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let (node, sent) = (node.clone(), Arc::clone(&sent));
+            std::thread::spawn(move || pass(stream, node.trim_start_matches("http://"), &sent));
+        }
+    });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_is_told_where_the_bond_cannot_be_read_again() {
+    let world = World::new().await;
+    world.fund("m1").await;
+    world.mint("m1", 1000).await;
+    world.good(&["bond", "600"]);
+    let door = closing_door(&world.url);
+    let sentence = world.bad(&["unbond", "200", "--rpc-url", &door], 69);
+    assert!(sentence.contains("sent unbond 0x") && sentence.contains("do not repeat it"), "{sentence}");
+    let door = closing_door(&world.url);
+    let sentence = world.bad(&["bond", "300", "--rpc-url", &door], 69);
+    assert!(sentence.contains("sent approve 0x") && sentence.contains(", bond 0x"), "{sentence}");
+    assert_eq!(world.good(&["status"])["bond"]["unbonding"], "200");
 }
 
 #[tokio::test(flavor = "multi_thread")]
