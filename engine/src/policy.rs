@@ -27,7 +27,7 @@
 //!
 //! Zero windows and proof systems that nobody has cannot occur in [`Terms`]; terms name no `external` verifier.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use alloy_primitives::aliases::U512;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -133,8 +133,6 @@ pub struct Preflight {
     pub limits: OperatorLimits,
     /// The mediators that run here; empty: unknown.
     pub mediators: Vec<Address>,
-    /// Their active bonds, as far as they are known.
-    pub bonds: BTreeMap<Address, Amount>,
 }
 
 impl Preflight {
@@ -148,7 +146,7 @@ impl Preflight {
         findings.extend([redraws(terms), self.judge_time(terms)]);
         findings.extend(self.deterrence(terms));
         findings.extend([runtime(terms), method(terms), comparator(terms), self.limits(terms)]);
-        findings.extend([mediation_fee(terms), self.silence_slash(terms)]);
+        findings.extend([mediation_fee(terms), silence_slash(terms)]);
         findings.extend(self.named(terms));
         findings
     }
@@ -330,23 +328,6 @@ impl Preflight {
         }
     }
 
-    fn silence_slash(&self, terms: &Terms) -> Finding {
-        let (code, slash) = ("silence-slash", terms.mediation.silence_slash);
-        let bonds = self.here(terms).filter_map(|mediator| self.bonds.get(mediator));
-        match bonds.min() {
-            None => ok(code, format!("Silence costs a mediator up to {slash}.")),
-            Some(bond) if bond.is_zero() => note(
-                code,
-                "The bond of the mediator run here is empty: there is nothing to lose, and nobody need trust it."
-                    .into(),
-            ),
-            Some(bond) if slash >= *bond => {
-                note(code, format!("One silence costs {slash}: all of the bond of {bond}."))
-            }
-            Some(bond) => ok(code, format!("Silence costs a mediator up to {slash} of its bond of {bond}.")),
-        }
-    }
-
     fn named(&self, terms: &Terms) -> Option<Finding> {
         let first = self.mediators.first()?;
         Some(match self.here(terms).next() {
@@ -424,6 +405,10 @@ fn comparator(terms: &Terms) -> Finding {
             ok("comparator", format!("Results are compared {word}."))
         }
     }
+}
+
+fn silence_slash(terms: &Terms) -> Finding {
+    ok("silence-slash", format!("Silence costs a mediator up to {}.", terms.mediation.silence_slash))
 }
 
 fn mediation_fee(terms: &Terms) -> Finding {

@@ -8,7 +8,7 @@
 //! | `collateral` | cheating pays even where every result is checked (p_min above 1) |
 //! | `unchecked` | the result could not be checked here; a note, no alarm |
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use serde::Serialize;
 use tribunal_events::{DealId, EventKind, Timestamp};
@@ -58,7 +58,7 @@ impl Watcher {
     /// A watcher with these settings.
     pub fn new(config: &Config, service: Arc<Service>, source: Arc<dyn ArtifactSource>) -> Self {
         let (policy, limits) = (config.policy.clone(), config.verifiers.limits());
-        let preflight = Preflight { policy, limits, mediators: Vec::new(), bonds: BTreeMap::new() };
+        let preflight = Preflight { policy, limits, mediators: Vec::new() };
         Self { service, source, preflight }
     }
 

@@ -1,6 +1,6 @@
 //! `tribunal policy …`: which deals this operator would judge.
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use tribunal_events::Terms;
 
@@ -87,6 +87,5 @@ pub fn preflight(config: &Config) -> Result<Preflight, Failure> {
         policy: config.policy.clone(),
         limits: config.verifiers.limits(),
         mediators: mediator.into_iter().collect(),
-        bonds: BTreeMap::new(),
     })
 }

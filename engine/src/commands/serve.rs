@@ -1,6 +1,6 @@
 //! `tribunal serve`.
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use tribunal_contracts::{Addresses, Chain, JsonRpcChain};
@@ -158,7 +158,7 @@ fn preflight(config: &Config, mediators: &[Address]) -> Option<Arc<Preflight>> {
         return None;
     }
     let (policy, limits) = (config.policy.clone(), config.verifiers.limits());
-    Some(Arc::new(Preflight { policy, limits, mediators: mediators.to_vec(), bonds: BTreeMap::new() }))
+    Some(Arc::new(Preflight { policy, limits, mediators: mediators.to_vec() }))
 }
 
 /// What HTTP and the NATS service answer from.

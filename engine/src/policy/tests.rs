@@ -12,7 +12,6 @@ fn preflight() -> Preflight {
         policy: PolicyConfig::default(),
         limits: OperatorLimits::default(),
         mediators: vec![keys::address("m1")],
-        bonds: BTreeMap::new(),
     }
 }
 
@@ -243,17 +242,12 @@ fn what_this_operator_could_only_call_inconclusive_is_refused() {
 }
 
 #[test]
-fn unpaid_work_and_slashes_beyond_the_bond_are_noted() {
+fn unpaid_work_is_noted_and_the_price_of_silence_told() {
     check(&preflight(), &deal(), "mediation-fee", Level::Ok, &["200003"]);
     check(&preflight(), &deal().drawn(&PANEL, 3, 2, 0), "mediation-fee", Level::Ok, &["66667 to each of 3"]);
     let unpaid = deal().edit(|terms| terms.pricing.as_mut().unwrap().mediation_fee = "0".into());
     check(&preflight(), &unpaid, "mediation-fee", Level::Note, &["nothing"]);
-    let bonded =
-        |bond: u64| Preflight { bonds: BTreeMap::from([(keys::address("m1"), Amount::from(bond))]), ..preflight() };
     check(&preflight(), &deal(), "silence-slash", Level::Ok, &["500000"]);
-    check(&bonded(500_001), &deal(), "silence-slash", Level::Ok, &["500000", "500001"]);
-    check(&bonded(500_000), &deal(), "silence-slash", Level::Note, &["all of the bond"]);
-    check(&bonded(0), &deal(), "silence-slash", Level::Note, &["empty"]);
 }
 
 #[test]

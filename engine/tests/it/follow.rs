@@ -100,7 +100,14 @@ async fn a_panel_of_three_machines_judges_one_record() {
     }
     for (followed, history) in machines {
         assert_eq!(history.len(), 2);
-        assert!(followed.desks()[0].cases().is_empty());
+        // The end of the cases reaches the copies a moment later.
+        tokio::time::timeout(Duration::from_secs(30), async {
+            while !followed.desks()[0].cases().is_empty() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .expect("nothing is asked any more");
         followed.shutdown(Duration::from_secs(10)).await;
     }
     world.close().await;

@@ -373,20 +373,36 @@ async fn a_stop_gives_work_its_grace_and_the_next_start_resumes_it() {
     for envelope in disputed(&script, claim) {
         bus.publish(outgoing(&envelope).unwrap()).await.unwrap();
     }
+    let id = script.terms().deal_id();
+    let until = async |what: &dyn Fn(&Deal) -> bool| {
+        let give_up = Instant::now() + Duration::from_secs(60);
+        loop {
+            let store = Store::open_read_only(machine.folder.join("store"));
+            if let Ok(Some(deal)) = store.map_or(Ok(None), |store| load(&store, &id))
+                && what(&deal)
+            {
+                return;
+            }
+            assert!(Instant::now() < give_up, "the record does not get there");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
     let mut child = start();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap().contains("panel_drawn")));
+    let stderr = child.stderr.take().unwrap();
+    let rest = std::thread::spawn(move || BufReader::new(stderr).lines().map_while(Result::ok).collect::<Vec<_>>());
+    until(&|deal| deal.dispute().is_some_and(|dispute| dispute.round.is_some())).await;
     let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
-    let rest: Vec<_> = lines.map_while(Result::ok).collect();
     assert_eq!(child.wait().unwrap().code(), Some(0));
+    let rest = rest.join().unwrap();
     assert!(rest.iter().any(|line| line.contains("left to the next start")), "{rest:#?}");
     let mut child = start();
-    wait_for(&mut child, "verdict_reached");
+    wait_for(&mut child, "page and API are served");
+    until(&|deal| deal.is_settled()).await;
     child.kill().unwrap();
     child.wait().unwrap();
     let store = Store::open(machine.folder.join("store"), Fsync::Always).unwrap();
-    let deal = load(&store, &script.terms().deal_id()).unwrap().unwrap();
+    let deal = load(&store, &id).unwrap().unwrap();
     assert_eq!(deal.outcome(), Some(Outcome::Inconclusive), "not a mediator's silence");
 }
 

@@ -1,6 +1,6 @@
 //! The operator's policy at the door: what the writer refuses before it begins a deal.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use tribunal_core::ChainReport;
 use tribunal_engine::{
@@ -59,7 +59,6 @@ fn preflight() -> Preflight {
         policy: PolicyConfig::default(),
         limits: OperatorLimits::default(),
         mediators: vec![keys::address("m1")],
-        bonds: BTreeMap::new(),
     }
 }
 
