@@ -378,7 +378,7 @@ pub fn shown(key: &str, value: &Value) -> Value {
         Value::Object(fields) => fields.iter().map(|(key, value)| (key.clone(), shown(key, value))).collect(),
         Value::Array(entries) => entries.iter().map(|value| shown(key, value)).collect(),
         _ if key.ends_with("token") => "…".into(),
-        Value::String(text) if key == "url" || key.ends_with("_url") || key == "follow" => {
+        Value::String(text) if key == "url" || key.ends_with("_url") => {
             text.split(',').map(|url| place(url.trim())).collect::<Vec<_>>().join(",").into()
         }
         other => other.clone(),
@@ -412,9 +412,8 @@ mod tests {
         ] {
             assert_eq!(place(url), expected);
         }
-        let follow =
-            serde_json::json!([{ "url": "https://a.example/secret", "token": "secret" }, "http://b.example:1"]);
-        let expected = serde_json::json!([{ "url": "https://a.example/…", "token": "…" }, "http://b.example:1"]);
+        let follow = serde_json::json!([{ "url": "https://a.example/secret", "token": "secret" }]);
+        let expected = serde_json::json!([{ "url": "https://a.example/…", "token": "…" }]);
         assert_eq!(shown("follow", &follow), expected);
         assert_eq!(shown("follow_token", &Value::Null), Value::Null);
     }

@@ -11,7 +11,7 @@
 mod judging;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -86,7 +86,7 @@ pub struct News {
     pub record: Record,
     /// The deal after it, where everything in its record fits.
     pub deal: Option<Deal>,
-    /// Whether with this record the deal is over, or stopped to fit the rules.
+    /// Whether with this record the deal is over, stopped to fit the rules, or goes on after that.
     pub closed: bool,
 }
 
@@ -98,6 +98,8 @@ pub struct Follower {
     client: reqwest::Client,
     store: Store,
     examined: BTreeMap<DealId, Examiner>,
+    /// Deals in which something was recorded after they were closed.
+    touched: BTreeSet<DealId>,
 }
 
 impl Follower {
@@ -115,7 +117,7 @@ impl Follower {
             .build()
             .map_err(|error| FollowFault::Service { url: url.clone(), what: error.to_string() })?;
         let store = Store::open(folder, Fsync::Group)?;
-        Ok(Self { url, operator, client, store, examined: BTreeMap::new() })
+        Ok(Self { url, operator, client, store, examined: BTreeMap::new(), touched: BTreeSet::new() })
     }
 
     /// Where the copy of an engine's record is kept below a folder.
@@ -263,10 +265,12 @@ impl Follower {
             snapshot: None,
         };
         self.store.append(Append { streams: vec![append], ..Append::default() })?;
-        let closed = was_open && deal.as_ref().is_none_or(Deal::is_settled);
+        let mut closed = was_open && deal.as_ref().is_none_or(Deal::is_settled);
         if closed {
             self.examined.remove(&record.deal_id);
         }
+        // What comes after the end is told of too; once, however much it is.
+        closed |= !was_open && self.touched.len() < EXAMINED_MAX && self.touched.insert(record.deal_id);
         Ok(News { record, deal, closed })
     }
 

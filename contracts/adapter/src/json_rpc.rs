@@ -310,7 +310,7 @@ impl JsonRpcChain {
                 Ok(gas) => gas,
                 Err(error) => return Err(self.refused(what, error).await),
             };
-            let request = request.with_nonce(self.next_nonce(what).await?).with_gas_limit(gas + gas / 4);
+            let request = request.with_nonce(self.next_nonce(what).await?).with_gas_limit(gas.saturating_add(gas / 4));
             match self.provider.send_transaction(request).await {
                 Ok(sent) => *sent.tx_hash(),
                 Err(error) => return Err(self.refused(what, error).await),

@@ -1,4 +1,9 @@
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_nats::{
     ConnectOptions, Event, HeaderMap,
@@ -22,7 +27,9 @@ use super::{
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Messages that are looked at for one claim at most.
+/// Subjects of claims that are remembered at most.
+const UNCLAIMED_MAX: usize = 10_000;
+/// Messages that are looked at for one claim at once, at most.
 const CLAIM_ATTEMPTS_MAX: u32 = 1000;
 
 /// How to reach a NATS server.
@@ -52,6 +59,8 @@ pub struct NatsBus {
     pub(super) client: async_nats::Client,
     pub(super) context: jetstream::Context,
     config: Arc<NatsConfig>,
+    /// Up to where subjects of claims hold nothing valid, so that a flood is passed little by little.
+    unclaimed: Arc<Mutex<BTreeMap<String, u64>>>,
     /// Counts connections made.
     pub(super) connections: watch::Receiver<u64>,
 }
@@ -95,7 +104,7 @@ impl NatsBus {
             .timeout(REQUEST_TIMEOUT)
             .ack_timeout(REQUEST_TIMEOUT)
             .build(client.clone());
-        let bus = Self { client, context, config: Arc::new(config), connections };
+        let bus = Self { client, context, config: Arc::new(config), unclaimed: Arc::default(), connections };
         for name in [&bus.config.stream, VERDICTS, RECEIPTS, REFUSED, SLOTS] {
             bus.ensure_stream(name).await?;
         }
@@ -192,12 +201,13 @@ impl NatsBus {
             return Err(BusFault::Subject(subject.into()));
         }
         let stream = self.context.get_stream_no_info(SLOTS).await.map_err(|error| failed(doing, error))?;
-        let mut seen = 0;
+        let unclaimed = || self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut seen, mut stuck) = (unclaimed().get(subject).copied().unwrap_or(0), false);
         for _ in 0..CLAIM_ATTEMPTS_MAX {
             // From the leader: what others published before us is there.
             match stream.get_first_raw_message_by_subject(subject, seen + 1).await {
                 Ok(message) if valid(&message.payload) => return Ok(message.payload),
-                Ok(message) => seen = message.sequence,
+                Ok(message) => (seen, stuck) = (message.sequence, false),
                 Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
                     let message = PublishMessage::build().payload(bytes.clone()).expected_last_subject_sequence(seen);
                     let sent = match self.context.send_publish(subject.to_owned(), message).await {
@@ -207,7 +217,11 @@ impl NatsBus {
                     match sent {
                         Ok(_) => return Ok(bytes),
                         // Somebody came in between, or the answer to an earlier attempt of ours was lost: look again.
-                        Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {}
+                        Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {
+                            // Twice with nothing new to see: the stream is another one than was read before.
+                            seen = if stuck { 0 } else { seen };
+                            stuck = true;
+                        }
                         Err(error) => return Err(BusFault::Timeout { doing, what: error.to_string() }),
                     }
                 }
@@ -218,6 +232,11 @@ impl NatsBus {
                 }
             }
         }
+        let mut unclaimed = unclaimed();
+        if unclaimed.len() >= UNCLAIMED_MAX {
+            unclaimed.clear();
+        }
+        unclaimed.insert(subject.to_owned(), seen);
         Err(BusFault::Timeout { doing, what: format!("{subject} is flooded with what is no claim") })
     }
 

@@ -146,7 +146,10 @@ impl Judging {
                 // Recorded while we listened: a moment ago by the operator's clock.
                 if news.deal.is_some() && news.record.position > end {
                     let ahead = news.record.recorded_at.us().cast_signed().saturating_sub(now().us().cast_signed());
-                    desk.set_clock_ahead(ahead);
+                    // A clock that is off by more is somebody's mistake, not a measure.
+                    if ahead.unsigned_abs() <= AHEAD_US_MAX {
+                        desk.set_clock_ahead(ahead);
+                    }
                 }
                 if news.closed {
                     // Full, or nobody checks: `mediator watch` finds what is left out here.
@@ -192,7 +195,18 @@ async fn check_again(
             deal_id = finished.recv() => deal_id,
         };
         let Some(deal_id) = deal_id else { return };
-        // Whatever is left of the machine: own cases come first.
+        // Whatever is left of the machine: own cases come first, and a turn that is taken is not given back half-way.
+        loop {
+            let reader = Arc::clone(&desk);
+            let cases = tokio::task::spawn_blocking(move || reader.cases()).await.unwrap_or_default();
+            if !cases.iter().any(|case| case.stage.is_our_turn()) {
+                break;
+            }
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = tokio::time::sleep(AGAIN) => {}
+            }
+        }
         let turn = tokio::select! {
             () = cancel.cancelled() => return,
             turn = desk.schedule().turn(Urgency::LEAST, true) => turn,

@@ -55,6 +55,9 @@ const FOREVER: Duration = Duration::from_secs(86_400);
 /// With less time left nothing is started.
 const NEEDED_US_MIN: u64 = 10_000;
 
+/// A mediator of ours on the panel of a deal's round.
+type Seat = (DealId, u32, Address);
+
 /// What happened at a desk since it was opened.
 #[derive(Debug, Default)]
 pub struct Counts {
@@ -100,13 +103,15 @@ pub struct Desk {
     asked: Mutex<BTreeSet<(DealId, u32)>>,
     /// Slots in which signing was refused.
     refused: Mutex<BTreeSet<Slot>>,
-    /// When something was last said for a slot that the record did not show, and how long to wait before it is said again.
-    said: Mutex<BTreeMap<Slot, (Instant, Duration)>>,
+    /// Slots in which the time to vote was over before anything was said.
+    missed: Mutex<BTreeSet<Slot>>,
+    /// When a vote was last said that the record did not show, and how long to wait before it is said again.
+    said: Mutex<BTreeMap<Seat, (Instant, Duration)>>,
     /// Who is at work on what.
-    working: Mutex<BTreeSet<(DealId, u32, Address)>>,
+    working: Mutex<BTreeSet<Seat>>,
     /// Somebody has finished.
     freed: Notify,
-    /// When an artifact was last asked for: mediators of one panel that run here ask once.
+    /// When something was last said about an artifact: mediators of one panel that run here ask once.
     requested: Mutex<BTreeMap<(DealId, String), Instant>>,
     /// By how many microseconds the record's clock is ahead of this machine's, as measured.
     clock_ahead_us: AtomicI64,
@@ -172,6 +177,7 @@ impl Desk {
             pace,
             asked: Mutex::default(),
             refused: Mutex::default(),
+            missed: Mutex::default(),
             said: Mutex::default(),
             working: Mutex::default(),
             freed: Notify::new(),
@@ -277,7 +283,9 @@ impl Desk {
             let ends = cases.iter().filter(|case| case.stage.is_our_turn() || case.stage == Stage::Artifacts);
             let ends = ends.filter_map(|case| case.deadline).min();
             let now = self.now();
-            let soon = ends.is_some_and(|at| Duration::from_micros(at.us().saturating_sub(now.us())) < 5 * SWEEP_EVERY);
+            let soon = ends.is_some_and(|at| {
+                at.us().checked_sub(now.us()).is_some_and(|left| Duration::from_micros(left) < 5 * SWEEP_EVERY)
+            });
             for case in cases {
                 let Some(round) = case.round else { continue };
                 match case.stage {
@@ -289,6 +297,8 @@ impl Desk {
                                 _ => this.judge_as(case.mediator, &case.deal_id, round, true).await,
                             };
                             if let Err(problem) = done {
+                                let on = (case.deal_id, round, case.mediator);
+                                this.said.lock().unwrap_or_else(PoisonError::into_inner).remove(&on);
                                 tracing::warn!(deal_id = %case.deal_id, round, problem, "a case will be tried again");
                             }
                         });
@@ -381,7 +391,7 @@ impl Desk {
                 // Before saying nothing for good, the clock is asked whether it is really over.
                 self.compare_clocks().await;
                 if self.now() > deadline {
-                    self.missed(&deal, address, round);
+                    self.missed(&deal, mediator.slot(deal.terms(), round));
                     return Ok(());
                 }
             }
@@ -398,10 +408,7 @@ impl Desk {
                 }
                 Next::Say(kinds) => {
                     for kind in kinds {
-                        if self.asks_anew(&deal, &kind) {
-                            let envelope = self.signed(mediator, &deal, kind).await?;
-                            self.voice.say(&envelope, again).await?;
-                        }
+                        self.say_about(mediator, &deal, kind, again).await?;
                     }
                     return Ok(());
                 }
@@ -423,13 +430,14 @@ impl Desk {
                 }
             }
         };
+        if again && !self.says_again((*deal_id, round, address)) {
+            return Ok(());
+        }
         let entry = {
             let (mediator, deal) = (mediator.clone(), deal.clone());
             blocking(move || mediator.intend(&deal, round, &finding)).await?
         };
-        if !self.may_sign(mediator, &entry).await? || (again && !self.says_again(&entry.slot())) {
-            return Ok(());
-        }
+        let Some(entry) = self.may_sign(mediator, entry).await? else { return Ok(()) };
         let envelope = {
             let (mediator, deal, entry) = (mediator.clone(), deal.clone(), entry.clone());
             blocking(move || mediator.vote(&deal, &entry)).await?
@@ -453,14 +461,16 @@ impl Desk {
         if inbox::case(&deal, address).is_none_or(|case| (case.stage, case.round) != (Stage::Reveal, Some(round))) {
             return Ok(());
         }
+        if again && !self.says_again((*deal_id, round, address)) {
+            return Ok(());
+        }
         let slot = mediator.slot(deal.terms(), round);
         let revealed = {
             let mediator = mediator.clone();
             blocking(move || mediator.reveal(&deal, round)).await?
         };
         match revealed {
-            Some(envelope) if !again || self.says_again(&slot) => self.voice.say(&envelope, again).await,
-            Some(_) => Ok(()),
+            Some(envelope) => self.voice.say(&envelope, again).await,
             None => {
                 self.refuse(slot);
                 Ok(())
@@ -541,22 +551,26 @@ impl Desk {
         }
     }
 
-    /// Whether this entry may be signed: it is not blocked, and no other machine with this key holds the slot.
-    async fn may_sign(&self, mediator: &Mediator, entry: &Entry) -> Result<bool, String> {
+    /// The entry as it may be signed: it is not blocked, and no other machine with this key holds the slot, unless for the
+    /// same verdict with a salt that is known here.
+    async fn may_sign(&self, mediator: &Mediator, entry: Entry) -> Result<Option<Entry>, String> {
         let slot = entry.slot();
         if !entry.blocked {
             let message = {
                 let (mediator, entry) = (mediator.clone(), entry.clone());
                 blocking(move || mediator.claim(&entry)).await?
             };
-            if self.voice.claim(&slot, message).await? == entry.claim() {
-                return Ok(true);
+            let holds = self.voice.claim(&slot, message).await?;
+            let salts = entry.other_salts.iter().chain([&entry.salt]);
+            let mut same = salts.map(|salt| Entry { salt: *salt, ..entry.clone() });
+            if let Some(entry) = same.find(|entry| entry.claim() == holds) {
+                return Ok(Some(entry));
             }
             let history = Arc::clone(&self.history);
             blocking(move || history.block(&slot).map_err(MediatorFault::from)).await?;
         }
         self.refuse(slot);
-        Ok(false)
+        Ok(None)
     }
 
     /// Counts a slot in which nothing is signed, once.
@@ -569,15 +583,15 @@ impl Desk {
     }
 
     /// Whether it is time to say again what the record does not show: less and less often.
-    fn says_again(&self, slot: &Slot) -> bool {
+    fn says_again(&self, on: Seat) -> bool {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         said.retain(|_, (at, _)| at.elapsed() < 10 * AGAIN_MAX);
-        let pause = match said.get(slot) {
+        let pause = match said.get(&on) {
             Some((at, pause)) if at.elapsed() < *pause => return false,
             Some((_, pause)) => (*pause * 2).min(AGAIN_MAX),
             None => SWEEP_EVERY,
         };
-        said.insert(*slot, (Instant::now(), pause));
+        said.insert(on, (Instant::now(), pause));
         true
     }
 
@@ -593,10 +607,13 @@ impl Desk {
         blocking(move || mediator.sign(&terms, kind)).await
     }
 
-    fn missed(&self, deal: &Deal, address: Address, round: u32) {
-        self.counts.deadlines_missed.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(deal_id = %deal.id(), round, mediator = %address, "the time to vote is over; nothing was said");
-        self.asked().remove(&(deal.id(), round));
+    /// Counts a round that ended without a word of ours, once; it is looked at until the record goes on.
+    fn missed(&self, deal: &Deal, slot: Slot) {
+        if self.missed.lock().unwrap_or_else(PoisonError::into_inner).insert(slot) {
+            self.counts.deadlines_missed.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(deal_id = %deal.id(), round = slot.round, mediator = %slot.mediator,
+                "the time to vote is over; nothing was said");
+        }
     }
 
     fn now(&self) -> Timestamp {
@@ -665,19 +682,43 @@ impl Desk {
         }
     }
 
-    /// Whether nobody here has asked for the same artifact a moment ago.
-    fn asks_anew(&self, deal: &Deal, kind: &proto::event::Kind) -> bool {
-        let proto::event::Kind::ArtifactRequested(asked) = kind else { return true };
-        let mut requested = self.requested.lock().unwrap_or_else(PoisonError::into_inner);
-        requested.retain(|_, at| at.elapsed() < SWEEP_EVERY);
-        requested.insert((deal.id(), asked.artifact.clone()), Instant::now()).is_none()
+    /// Says something about an artifact, unless it was said here a moment ago.
+    async fn say_about(
+        &self,
+        mediator: &Mediator,
+        deal: &Deal,
+        kind: proto::event::Kind,
+        again: bool,
+    ) -> Result<(), String> {
+        let what = match &kind {
+            proto::event::Kind::ArtifactRequested(asked) => asked.artifact.clone(),
+            // Each member of a panel attests for itself.
+            proto::event::Kind::ArtifactMissing(missing) => format!("{}/{}", missing.artifact, mediator.address()),
+            _ => String::new(),
+        };
+        let key = (deal.id(), what);
+        {
+            let mut requested = self.requested.lock().unwrap_or_else(PoisonError::into_inner);
+            requested.retain(|_, at| at.elapsed() < SWEEP_EVERY);
+            if requested.contains_key(&key) {
+                return Ok(());
+            }
+            requested.insert(key.clone(), Instant::now());
+        }
+        let said = async {
+            let envelope = self.signed(mediator, deal, kind).await?;
+            self.voice.say(&envelope, again).await
+        };
+        said.await.inspect_err(|_| {
+            self.requested.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        })
     }
 }
 
 /// Somebody at work; the place is free again when dropped.
 struct Working<'a> {
     desk: &'a Desk,
-    on: (DealId, u32, Address),
+    on: Seat,
 }
 
 impl Drop for Working<'_> {

@@ -72,8 +72,9 @@ fn settings_are_shown_without_what_is_secret() {
     let settings = "[bus]\nurl = \"nats://secret:secret@127.0.0.1:4222\"\n\
         [chain]\nrpc_url = \"https://node.example:8545/v3/secret\"\n\
         [chain.contracts]\ntoken = \"0x1111111111111111111111111111111111111111\"\n\
-        [mediator]\nsigner_url = \"https://signer.example/?key=secret\"\nfollow_token = \"secret\"\n\
-        follow = [\"https://secret@one.example:81\", \"http://two.example/secret\"]\n[http]\ntoken = \"secret\"\n";
+        [mediator]\nsigner_url = \"https://signer.example/?key=secret\"\n\
+        follow = [{ url = \"https://secret@one.example:81\", token = \"secret\",\
+        operator = \"0x1111111111111111111111111111111111111111\" }]\n[http]\ntoken = \"secret\"\n";
     std::fs::write(folder.path().join("tribunal.toml"), settings).unwrap();
     let output = tribunal(&["serve", "--print-config"], folder.path());
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -81,8 +82,7 @@ fn settings_are_shown_without_what_is_secret() {
     for line in [
         "bus.url = \"nats://…@127.0.0.1:4222\"",
         "chain.rpc_url = \"https://node.example:8545/…\"",
-        "mediator.follow = [\"https://…@one.example:81\",\"http://two.example/…\"]",
-        "mediator.follow_token = \"…\"",
+        "\"token\":\"…\",\"url\":\"https://…@one.example:81\"}]",
         "mediator.signer_url = \"https://signer.example/…\"",
         "http.token = \"…\"",
     ] {

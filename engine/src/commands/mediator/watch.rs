@@ -1,6 +1,6 @@
 //! `tribunal mediator watch`.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use tribunal_events::DealId;
 use tribunal_verifiers::Service;
@@ -16,6 +16,8 @@ use crate::{
 
 /// Beside a copy: up to which log position its ended deals were checked.
 const CHECKED: &str = "watch/checked";
+/// Wait before a connection is made anew.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Somebody must look at a case.
 const EXIT_ALARM: u8 = 1;
 
@@ -117,40 +119,35 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     }
     let mark = |position: u64| store.put_meta(CHECKED, &position.to_be_bytes()).map_err(Failure::unavailable);
     mark(store.last_position())?;
-    loop {
-        let mut failed = None;
-        let end = match follower.end().await {
-            Ok(end) => end,
-            Err(fault) if fault.retry_helps() && !args.once => {
-                eprintln!("tribunal: {fault}; asking again");
-                0
+    let once = if args.once { Some(follower.end().await.map_err(Failure::unavailable)?) } else { None };
+    let following = async {
+        while once.is_none_or(|end| store.last_position() < end) {
+            let mut failed = None;
+            let read = follower.read(|news| {
+                if news.closed {
+                    let checked = tokio::task::block_in_place(|| watch.check(&store, &news.record.deal_id));
+                    failed = checked.and_then(|()| mark(news.record.position)).err();
+                }
+                failed.is_none() && once.is_none_or(|end| news.record.position < end)
+            });
+            let read = read.await;
+            match (failed, read) {
+                (Some(failure), _) => return Err(failure),
+                (None, Ok(())) => {}
+                (None, Err(fault)) if fault.retry_helps() && once.is_none() => {
+                    eprintln!("tribunal: {fault}; asking again");
+                }
+                (None, Err(fault)) => return Err(Failure::unavailable(fault)),
             }
-            Err(fault) => return Err(Failure::unavailable(fault)),
-        };
-        if args.once && store.last_position() >= end {
-            return Ok(watch.end());
-        }
-        let read = follower.read(|news| {
-            if news.closed {
-                let checked = tokio::task::block_in_place(|| watch.check(&store, &news.record.deal_id));
-                failed = checked.and_then(|()| mark(news.record.position)).err();
+            if once.is_none_or(|end| store.last_position() < end) {
+                tokio::time::sleep(AGAIN).await;
             }
-            failed.is_none() && !(args.once && news.record.position >= end)
-        });
-        let read = tokio::select! {
-            read = read => read,
-            () = crate::commands::stopped() => return Ok(watch.end()),
-        };
-        if let Some(failure) = failed {
-            return Err(failure);
         }
-        match read {
-            Ok(()) => {}
-            Err(fault) if fault.retry_helps() && !args.once => {
-                eprintln!("tribunal: {fault}; asking again");
-                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-            }
-            Err(fault) => return Err(Failure::unavailable(fault)),
-        }
+        Ok(())
+    };
+    tokio::select! {
+        done = following => done?,
+        () = crate::commands::stopped() => {}
     }
+    Ok(watch.end())
 }
