@@ -146,7 +146,8 @@ impl Engine {
             if let (Some(chain), false) = (&chain, settings.recorded_time || desk.addresses().is_empty()) {
                 let only_on_chain = Arc::clone(&desk.counts().only_on_chain);
                 let (store, chain) = (store.clone(), Arc::clone(chain));
-                tasks.spawn(chain_watch::watch(store, chain, desk.addresses(), only_on_chain, cancel.clone()));
+                let (judges, every) = (desk.addresses(), chain_watch::LOOK_EVERY);
+                tasks.spawn(chain_watch::watch(store, chain, judges, only_on_chain, every, cancel.clone()));
             }
         }
         let performer = Performer {

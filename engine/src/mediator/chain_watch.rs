@@ -20,18 +20,19 @@ use tribunal_events::{Address, DealId};
 use super::inbox::{self, Stage};
 use crate::{replay::load, store::Store};
 
-/// How often the chain is asked.
-const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// How often the chain is asked, unless told otherwise.
+pub const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// Cases that are looked at in one turn, at most; the others have theirs later.
 const CASES_MAX: usize = 256;
 
-/// Looks until cancelled at every undisputed case that names one of these mediators; `only_on_chain` is how many are
-/// disputed at the contract.
+/// Looks `every` so often, until cancelled, at every undisputed case that names one of these mediators; `only_on_chain` is
+/// how many are disputed at the contract.
 pub async fn watch(
     store: Store,
     chain: Arc<dyn Chain>,
     mediators: Vec<Address>,
     only_on_chain: Arc<AtomicU64>,
+    every: Duration,
     cancel: CancellationToken,
 ) {
     let mut told = BTreeMap::<DealId, u64>::new();
@@ -39,7 +40,7 @@ pub async fn watch(
     loop {
         tokio::select! {
             () = cancel.cancelled() => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(every) => {}
         }
         let (reader, judges) = (store.clone(), mediators.clone());
         let Ok(Ok(mut cases)) = tokio::task::spawn_blocking(move || inbox::inbox(&reader, &judges)).await else {

@@ -1,8 +1,17 @@
-//! Two verdicts of one mediator in one round: found whoever brings them, kept, and shown to the contract.
+//! What others do at the contract and in the record: two verdicts of one mediator in one round, found whoever brings them,
+//! kept, and shown to the contract; a dispute that only the chain knows.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use tribunal_contracts::{Chain, InProcessChain};
+use tokio_util::sync::CancellationToken;
+use tribunal_contracts::{Chain, InProcessChain, Step};
 use tribunal_core::EffectKind;
 use tribunal_engine::{
     audit::{AuditOptions, Scope, audit},
@@ -10,12 +19,13 @@ use tribunal_engine::{
     effects::outgoing,
     engine::{Engine, Parts, now},
     equivocation::{Evidence, Outcome, found},
+    mediator::chain_watch,
     outbox,
     partition::{Job, Partition, Settings},
     play_money::PlayMoney,
     store::{Fsync, Store},
 };
-use tribunal_events::{Amount, Domain, Envelope, Party, Terms, Timestamp, VerdictKind};
+use tribunal_events::{Amount, B256, Domain, Envelope, MoveAction, Party, Terms, Timestamp, VerdictKind};
 use tribunal_fixtures::{START_S, Script, TermsBuilder, chain, jobs, keys};
 use tribunal_verifiers::{ArtifactSource, FolderSource, OperatorLimits, Service};
 
@@ -216,7 +226,7 @@ async fn a_key_that_another_finder_showed_first_brings_no_reward() {
     let other = Script::new(TermsBuilder::new("another deal").appointed("m6", 1).build());
     let [a, b] = [Valid, Invalid].map(|it| other.vote(&keys::key("m6"), 0, it, CLAIMED, "ok").verdict);
     let terms_hash = other.terms().hash();
-    chain.perform(&tribunal_contracts::Step::SlashEquivocation { terms_hash, a, b }).await.unwrap();
+    chain.perform(&Step::SlashEquivocation { terms_hash, a, b }).await.unwrap();
     let shown = chain.finding(terms_hash, m6, 0).await.unwrap().expect("shown");
     assert_eq!((shown.slashed, shown.reward, shown.ours), (Amount::from(705), Amount::from(70), true));
     evidence.show(&case.store, Some(&chain), &[]).await.unwrap();
@@ -226,32 +236,49 @@ async fn a_key_that_another_finder_showed_first_brings_no_reward() {
     }
 }
 
+/// An engine in this process over the contracts with play money; no mediator runs here.
+struct World {
+    store: Store,
+    bus: Arc<dyn Bus>,
+    money: Arc<PlayMoney>,
+    engine: Engine,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().join("store"), Fsync::Never).unwrap();
+        let artifacts: Arc<dyn ArtifactSource> =
+            Arc::new(FolderSource::open(&jobs::folder().join("wordcount")).unwrap());
+        let verifier = Arc::new(Service::new(OperatorLimits::default(), vec![Arc::clone(&artifacts)]));
+        let bus: Arc<dyn Bus> = Arc::new(InProcessBus::new(now, InProcessLimits::default()));
+        let money = Arc::new(PlayMoney::default());
+        let parts = Parts {
+            store: store.clone(),
+            bus: Arc::clone(&bus),
+            chain: Some(Arc::clone(&money) as Arc<dyn Chain>),
+            verifier,
+            artifacts,
+            settings: Settings {
+                operator: keys::key("operator"),
+                domains: vec![Domain::new(money.chain_id(), money.escrow())],
+                recorded_time: false,
+                preflight: None,
+            },
+            mediators: Vec::new(),
+            history: None,
+            workers: 1,
+            fuel_per_s: 300_000_000,
+        };
+        let engine = Engine::start(parts).await.unwrap();
+        Self { store, bus, money, engine, _folder: folder }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_equivocator_loses_its_bond_and_the_finder_is_paid() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path().join("store"), Fsync::Never).unwrap();
-    let artifacts: Arc<dyn ArtifactSource> = Arc::new(FolderSource::open(&jobs::folder().join("wordcount")).unwrap());
-    let verifier = Arc::new(Service::new(OperatorLimits::default(), vec![Arc::clone(&artifacts)]));
-    let bus: Arc<dyn Bus> = Arc::new(InProcessBus::new(now, InProcessLimits::default()));
-    let money = Arc::new(PlayMoney::default());
-    let parts = Parts {
-        store: store.clone(),
-        bus: Arc::clone(&bus),
-        chain: Some(Arc::clone(&money) as Arc<dyn Chain>),
-        verifier,
-        artifacts,
-        settings: Settings {
-            operator: keys::key("operator"),
-            domains: vec![Domain::new(money.chain_id(), money.escrow())],
-            recorded_time: false,
-            preflight: None,
-        },
-        mediators: Vec::new(),
-        history: None,
-        workers: 1,
-        fuel_per_s: 300_000_000,
-    };
-    let engine = Engine::start(parts).await.unwrap();
+    let World { store, bus, money, engine, _folder } = World::new().await;
     let terms = TermsBuilder::new("an equivocator").agree_by_s(now().s() + 3600).appointed("m6", 0).build();
     let script = Script::new(terms);
     let [valid, invalid] = [Valid, Invalid].map(|verdict| {
@@ -288,4 +315,43 @@ async fn an_equivocator_loses_its_bond_and_the_finder_is_paid() {
     let again = PlayMoney::restore(&store).await.unwrap();
     assert!(again.bond(m6).await.unwrap().tombstoned);
     assert_eq!(again.case(script.terms().hash()).await.unwrap().outcome, case.outcome);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispute_that_only_the_chain_knows_is_noticed_until_the_record_knows_it_too() {
+    let World { store, bus, money, engine, _folder } = World::new().await;
+    let terms = TermsBuilder::new("disputed elsewhere").agree_by_s(now().s() + 3600).appointed("m6", 0).build();
+    let script = Script::new(terms);
+    let say = async |envelope: Envelope| {
+        bus.publish(outgoing(&envelope).unwrap()).await.unwrap();
+        engine.idle().await.unwrap();
+    };
+    say(script.proposed(Party::Client)).await;
+    say(script.agreed(Party::Provider)).await;
+    say(script.result_submitted(jobs::load("wordcount").unwrap().claim(CLAIMED))).await;
+    let seen = Arc::new(AtomicU64::new(0));
+    let cancel = CancellationToken::new();
+    let (chain, every) = (Arc::clone(&money) as Arc<dyn Chain>, Duration::from_millis(5));
+    let mediators = vec![keys::address("m6")];
+    let watching =
+        tokio::spawn(chain_watch::watch(store.clone(), chain, mediators, Arc::clone(&seen), every, cancel.clone()));
+    let until = async |count: u64| {
+        let seen = Arc::clone(&seen);
+        let reached = async move {
+            while seen.load(Ordering::Relaxed) != count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), reached).await.expect("the watch sees it");
+    };
+    // The client goes to the contract and tells the operator nothing.
+    let signature = script.move_signature(Party::Client, MoveAction::Dispute, 0, B256::ZERO);
+    let signature = tribunal_events::Signature::from_slice(&signature).unwrap();
+    money.perform(&Step::Dispute { terms: Arc::clone(script.terms()), signature }).await.unwrap();
+    until(1).await;
+    say(script.disputed("show me")).await;
+    until(0).await;
+    cancel.cancel();
+    watching.await.unwrap();
+    engine.shutdown(Duration::from_secs(20)).await;
 }
