@@ -82,30 +82,26 @@ pub fn fold(deal: Option<Deal>, record: &Record) -> Result<Deal, ReplayFault> {
 /// # Errors
 /// Where the store cannot read it.
 pub fn load(store: &Store, deal_id: &DealId) -> Result<Option<Deal>, ReplayFault> {
+    load_at(store, deal_id, u64::MAX)
+}
+
+/// The deal as it stood after `version` events, from its snapshot where that is not younger.
+///
+/// # Errors
+/// Where the store cannot read it.
+pub fn load_at(store: &Store, deal_id: &DealId, version: u64) -> Result<Option<Deal>, ReplayFault> {
     let mut deal = None;
-    if let Some((version, bytes)) = store.snapshot(deal_id)? {
+    if let Some((saved_at, bytes)) = store.snapshot(deal_id)?.filter(|(saved_at, _)| *saved_at <= version) {
         let read: Deal = serde_json::from_slice(&bytes)
             .map_err(|error| ReplayFault::Snapshot { deal: *deal_id, what: error.to_string() })?;
-        if read.version() != version {
-            let what = format!("it is of version {}, not {version}", read.version());
+        if read.version() != saved_at {
+            let what = format!("it is of version {}, not {saved_at}", read.version());
             return Err(ReplayFault::Snapshot { deal: *deal_id, what });
         }
         deal = Some(read);
     }
     let from = deal.as_ref().map_or(1, |deal: &Deal| deal.version() + 1);
     for record in store.stream(deal_id, from) {
-        deal = Some(fold(deal, &record?)?);
-    }
-    Ok(deal)
-}
-
-/// The deal as it stood after `version` events.
-///
-/// # Errors
-/// Where the store cannot read it.
-pub fn load_at(store: &Store, deal_id: &DealId, version: u64) -> Result<Option<Deal>, ReplayFault> {
-    let mut deal = None;
-    for record in store.stream(deal_id, 1) {
         let record = record?;
         if record.version > version {
             break;
