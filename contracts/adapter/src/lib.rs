@@ -10,12 +10,15 @@
 //! **Invariant:** terms that name another chain or contract are refused before anything is sent.
 //! **Invariant:** the in-process EVM is a function of its steps: the same steps give the same hashes, blocks and gas.
 
+pub mod alkahest;
 mod bindings;
 mod chain;
 mod deploy;
 mod fault;
 mod in_process;
+mod journal;
 mod json_rpc;
+mod observer;
 mod perform;
 mod registry;
 mod step;
@@ -29,6 +32,8 @@ pub use in_process::{
     IN_PROCESS_CHAIN_ID, IN_PROCESS_DEPLOYER, IN_PROCESS_ESCROW, IN_PROCESS_REGISTRY, IN_PROCESS_TOKEN,
     IN_PROCESS_TREASURY, IN_PROCESS_UNBOND_DELAY_S, InProcessChain,
 };
+pub use journal::{Journal, JournalFault};
 pub use json_rpc::{JsonRpcChain, install_tls};
+pub use observer::{BlockRef, Cursor, Observed, ObservedLog, Observer, Watched};
 pub use registry::Registry;
 pub use step::Step;
