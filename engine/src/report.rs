@@ -15,7 +15,8 @@ use std::{
 use serde_json::Value;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tribunal_events::{
-    Address, B256, Claim, DealId, Digest, Domain, EventKind, ReportStruct, SigningKey, Terms, VerdictKind,
+    Address, B256, Claim, DealId, Digest, Domain, EventKind, ReportStruct, Signer, SignerFault, SigningKey, Terms,
+    VerdictKind,
 };
 use tribunal_verifiers::{
     ArtifactFault, ArtifactSource, BadRequest, Method, Reference, Request, Service, Verdict, Vote,
@@ -273,21 +274,31 @@ impl Inner {
         };
         self.counts.verdicts[counted].fetch_add(1, Ordering::Relaxed);
         let mut answer = verdict.to_json();
-        sign(&mut answer, &verdict, prepared.digest, prepared.domain, &self.key);
+        sign(&mut answer, &verdict, prepared.digest, prepared.domain, &self.key).expect("the key is here");
         Ok(answer)
     }
 }
 
 /// Signs a verdict as a `Report` on the request with this digest: puts `request_digest`, `signer` and `signature` into its
 /// JSON.
-pub fn sign(answer: &mut Value, verdict: &Verdict, request_digest: Digest, domain: Domain, key: &SigningKey) {
-    let digest = domain.digest(&ReportStruct {
+///
+/// # Errors
+/// Where a remote signer fails; a key that is here never does.
+pub fn sign(
+    answer: &mut Value,
+    verdict: &Verdict,
+    request_digest: Digest,
+    domain: Domain,
+    key: &dyn Signer,
+) -> Result<(), SignerFault> {
+    let preimage = domain.preimage(&ReportStruct {
         requestDigest: B256::new(*request_digest.bytes()),
         verdictDigest: B256::new(*verdict.digest.bytes()),
     });
     answer["request_digest"] = format!("blake3:{}", hex::encode(request_digest.bytes())).into();
     answer["signer"] = format!("{:#x}", key.address()).into();
-    answer["signature"] = format!("0x{}", hex::encode(key.sign(digest).bytes())).into();
+    answer["signature"] = format!("0x{}", hex::encode(key.sign_preimage(&preimage)?.bytes())).into();
+    Ok(())
 }
 
 fn bad(field: &str, problem: String) -> ReportFault {

@@ -300,6 +300,18 @@ impl Request {
         Digest::blake3(self.canonical_json().as_bytes())
     }
 
+    /// The first artifact that is named by file, field and name: what a stranger's request must not do.
+    pub fn first_file(&self) -> Option<(String, String)> {
+        let mut found = None;
+        let _ = self.clone().references(&mut |field, reference| {
+            if let (Reference::File(name), None) = (&*reference, &found) {
+                found = Some((field.to_owned(), name.clone()));
+            }
+            Ok(())
+        });
+        found
+    }
+
     /// Every artifact reference, with the path of its field, to be read or replaced.
     pub(crate) fn references(
         &mut self,

@@ -34,6 +34,14 @@ pub enum JournalFault {
         #[source]
         source: std::io::Error,
     },
+    /// An entry is longer than a line may be. Nothing of the call was written.
+    #[error("the journal {path}: an entry has {bytes} bytes, at most {LINE_BYTES_MAX} fit")]
+    TooLong {
+        /// The file.
+        path: String,
+        /// What it has.
+        bytes: usize,
+    },
     /// The file is not what was written.
     #[error("the journal {path} is damaged at line {line}: {what}")]
     Damaged {
@@ -118,16 +126,15 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
     /// Appends entries; they are on the disk when this returns.
     ///
     /// # Errors
-    /// Where they could not be made durable. Nothing can be appended after that: what reached the disk is known only after
-    /// opening again.
+    /// [`JournalFault::TooLong`], and where they could not be made durable. Nothing can be appended after the latter: what
+    /// reached the disk is known only after opening again.
     ///
     /// # Panics
-    /// Where an entry has no JSON form or more than a mebibyte of it.
+    /// Where an entry has no JSON form.
     pub fn append(&self, entries: &[T]) -> Result<(), JournalFault> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let io = |source| JournalFault::Io { path: self.path.display().to_string(), source };
-        let mut file =
-            inner.file.take().ok_or_else(|| io(std::io::Error::other("an earlier write failed; start again")))?;
+        let shown = || self.path.display().to_string();
+        let io = |source| JournalFault::Io { path: shown(), source };
         let (mut text, mut last) = (Vec::new(), inner.link);
         for entry in entries {
             let entry = serde_json::value::to_raw_value(entry).expect("an entry has a JSON form");
@@ -135,8 +142,13 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
             let before = text.len();
             serde_json::to_writer(&mut text, &Line { entry: &entry, link: last }).expect("into memory");
             text.push(b'\n');
-            assert!(text.len() - before <= LINE_BYTES_MAX, "an entry is small");
+            let bytes = text.len() - before;
+            if bytes > LINE_BYTES_MAX {
+                return Err(JournalFault::TooLong { path: shown(), bytes });
+            }
         }
+        let mut file =
+            inner.file.take().ok_or_else(|| io(std::io::Error::other("an earlier write failed; start again")))?;
         file.write_all(&text).and_then(|()| file.sync_data()).map_err(io)?;
         inner.file = Some(file);
         inner.link = last;

@@ -25,6 +25,7 @@ mod step;
 mod wallet;
 
 pub use bindings::{escrow_abi, registry_abi, token_abi};
+pub use alloy::providers::DynProvider as RpcNode;
 pub use chain::{BondView, BoxFuture, CaseState, CaseView, Chain, Finding, Mined, SettlementView};
 pub use deploy::Addresses;
 pub use fault::ChainFault;

@@ -60,11 +60,17 @@ impl Cursor {
         self.blocks.last().copied()
     }
 
-    fn push(&mut self, block: BlockRef) {
+    /// Comes to a later block.
+    pub fn push(&mut self, block: BlockRef) {
         self.blocks.push(block);
         if self.blocks.len() > REMEMBERED {
             self.blocks.remove(0);
         }
+    }
+
+    /// Forgets blocks after this one.
+    pub fn roll_back(&mut self, to: Option<BlockRef>) {
+        self.blocks.retain(|block| to.is_some_and(|to| block.number <= to.number));
     }
 }
 

@@ -6,6 +6,10 @@ mod anvil;
 mod artifacts;
 #[path = "it/case.rs"]
 mod case;
+#[path = "it/fake_node.rs"]
+mod fake_node;
+#[path = "it/observer.rs"]
+mod observer;
 #[path = "it/proxy.rs"]
 mod proxy;
 #[path = "it/scenarios.rs"]

@@ -1,0 +1,223 @@
+//! Alkahest: this operator as the oracle of a `TrustedOracleArbiter`.
+//!
+//! A buyer escrows a payment under the demand (oracle, data); whoever fulfills it asks for arbitration. Here `data` is a
+//! verification request without its claim, the fulfillment is the claim: both as JSON, or as the content address of such JSON
+//! (`blake3:…`, `sha256:…`) that the artifacts hold. Files are named by content address alone. *Valid* is answered with true,
+//! *invalid* with false; the contract cannot tell false from not yet, so false only spares others the waiting.
+//!
+//! Rubbish is not answered: it would cost gas to say what silence says.
+
+use futures::{FutureExt as _, future::BoxFuture};
+use serde_json::{Map, Value};
+use tribunal_contracts::{
+    ChainFault, ObservedLog, RpcNode,
+    alkahest::{Alkahest, Generation, ITEM_BYTES_MAX, OracleEvent},
+};
+use tribunal_events::{Address, B256, ContentAddress};
+use tribunal_verifiers::{ArtifactSource, Reference, Request};
+
+use super::{Answer, Marketplace, Question, Said};
+
+/// See the module.
+pub struct AlkahestMarket {
+    contract: Alkahest,
+    artifacts: std::sync::Arc<dyn ArtifactSource>,
+}
+
+impl AlkahestMarket {
+    /// The oracle of this deployment; long demands and claims are looked for in `artifacts`.
+    pub fn new(contract: Alkahest, artifacts: std::sync::Arc<dyn ArtifactSource>) -> Self {
+        Self { contract, artifacts }
+    }
+
+    /// The text of a JSON object, fetched where the bytes are a content address.
+    fn object(&self, what: &str, bytes: &[u8]) -> Result<String, Question> {
+        let nothing = |code, why| Question::Nothing { code, why };
+        let read = |bytes: &[u8]| match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(text.trim().to_owned()),
+            Err(_) => Err(nothing("unreadable", format!("the {what} is no text"))),
+        };
+        let mut text = read(bytes)?;
+        if let Ok(address) = text.parse::<ContentAddress>() {
+            let found = self.artifacts.fetch(&Reference::Address(address));
+            let found = found.map_err(|fault| nothing("unavailable", format!("the {what} {address}: {fault}")))?;
+            let fetched = found.ok_or_else(|| nothing("unavailable", format!("nobody serves the {what} {address}")))?;
+            if fetched.len() > ITEM_BYTES_MAX {
+                return Err(nothing("unreadable", format!("the {what} has more than {ITEM_BYTES_MAX} bytes")));
+            }
+            text = read(&fetched)?;
+        }
+        match serde_json::from_str::<Map<String, Value>>(&text) {
+            Ok(_) => Ok(text),
+            Err(error) => Err(nothing("unreadable", format!("the {what}: {error}"))),
+        }
+    }
+
+    /// What is to be verified: the demand with the fulfillment as its claim.
+    fn request(&self, demand: &[u8], item: &str) -> Result<Value, Question> {
+        let unreadable = |why: String| Question::Nothing { code: "unreadable", why };
+        let (demand, claim) = (self.object("demand", demand)?, self.object("fulfillment", item.as_bytes())?);
+        // Put together as text, so that the parser finds a field that is given twice, by one of them or by both.
+        let rest = demand.strip_prefix('{').unwrap_or_default().trim_start();
+        let comma = if rest == "}" { "" } else { "," };
+        let text = format!("{{\"claim\":{claim}{comma}{rest}");
+        let parsed = Request::parse(&text).map_err(|bad| unreadable(bad.to_string()))?;
+        if parsed.deal_id.is_some() || parsed.request_id.is_some() {
+            return Err(unreadable("the demand names a deal or a request id; it is neither's".into()));
+        }
+        if let Some((field, name)) = parsed.first_file() {
+            return Err(unreadable(format!("{field} names a file, {name}, not a content address")));
+        }
+        serde_json::from_str(&text).map_err(|error| unreadable(error.to_string()))
+    }
+}
+
+/// What a case is about, in the journal.
+fn subject(fulfillment: B256, demand: Option<&[u8]>) -> Value {
+    serde_json::json!({ "fulfillment": fulfillment, "demand": demand.map(|demand| format!("0x{}", hex::encode(demand))) })
+}
+
+fn read_subject(subject: &Value) -> Option<(B256, Option<Vec<u8>>)> {
+    let fulfillment = subject["fulfillment"].as_str()?.parse().ok()?;
+    let demand = subject["demand"].as_str().map(|text| hex::decode(text.trim_start_matches("0x")));
+    Some((fulfillment, demand.transpose().ok()?))
+}
+
+impl Marketplace for AlkahestMarket {
+    fn kind(&self) -> &'static str {
+        "alkahest"
+    }
+
+    fn contract(&self) -> Address {
+        self.contract.arbiter
+    }
+
+    fn watched(&self) -> (Vec<Address>, Vec<B256>) {
+        (vec![self.contract.arbiter], self.contract.events())
+    }
+
+    fn said(&self, log: &ObservedLog) -> Option<Said> {
+        Some(match self.contract.read(log)? {
+            OracleEvent::Requested { fulfillment, demand } => {
+                let demand = demand.as_deref().filter(|_| self.contract.generation == Generation::V1);
+                let case = self.contract.key(fulfillment, demand.unwrap_or_default());
+                Said::Asked { case, subject: subject(fulfillment, demand) }
+            }
+            OracleEvent::Made { key, decision, .. } => Said::Answered { case: key, valid: decision },
+        })
+    }
+
+    fn question<'a>(
+        &'a self,
+        node: &'a RpcNode,
+        subject: &'a Value,
+        now_s: u64,
+    ) -> BoxFuture<'a, Result<Question, ChainFault>> {
+        async move {
+            let Some((fulfillment, demand)) = read_subject(subject) else {
+                return Ok(Question::Nothing { code: "unreadable", why: "the journal's subject is no request".into() });
+            };
+            let hint = demand.map(Into::into);
+            let found = self.contract.arbitration(node, fulfillment, hint.as_ref(), now_s).await?;
+            let it = match found {
+                Ok(it) => it,
+                Err(why) => return Ok(Question::Nothing { code: "not-ours", why: why.to_string() }),
+            };
+            Ok(match self.request(&it.demand, &it.item) {
+                Ok(request) => Question::Verify { request, until_s: it.until_s },
+                Err(nothing) => nothing,
+            })
+        }
+        .boxed()
+    }
+
+    fn answer(&self, subject: &Value, valid: bool) -> Answer {
+        let (fulfillment, demand) = read_subject(subject).unwrap_or_default();
+        let data = self.contract.arbitrate(fulfillment, &demand.unwrap_or_default().into(), valid);
+        Answer { to: self.contract.arbiter, data: data.to_vec() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tribunal_verifiers::MemorySource;
+
+    use super::*;
+
+    fn market(artifacts: MemorySource) -> AlkahestMarket {
+        let contract = Alkahest {
+            arbiter: Address::repeat_byte(1),
+            generation: Generation::V1,
+            eas: Address::ZERO,
+            composites: Vec::new(),
+            escrows: Vec::new(),
+            oracle: Address::repeat_byte(2),
+        };
+        AlkahestMarket::new(contract, Arc::new(artifacts))
+    }
+
+    fn why(found: Result<Value, Question>) -> (&'static str, String) {
+        match found {
+            Err(Question::Nothing { code, why }) => (code, why),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const CLAIM: &str = r#"{ "exit_code": 0 }"#;
+
+    fn demand() -> String {
+        let address = format!("blake3:{}", "ab".repeat(32));
+        format!(
+            r#"{{ "method": {{ "kind": "reexecution" }}, "comparator": {{ "kind": "exact" }}, "job": {{ "runtime": "wasm-1",
+            "module": "{address}", "args": [], "inputs": [], "outputs": [],
+            "limits": {{ "fuel": 1, "memory_bytes": 65536, "output_bytes": 1, "wall_ms": 1 }} }} }}"#
+        )
+    }
+
+    #[test]
+    fn demand_and_fulfillment_make_a_request() {
+        let mut artifacts = MemorySource::new();
+        let kept = artifacts.add(Arc::from(demand().as_bytes()));
+        let market = market(artifacts);
+        let request = market.request(demand().as_bytes(), CLAIM).unwrap();
+        assert_eq!(request["claim"]["exit_code"], 0);
+        assert_eq!(request["job"]["runtime"], "wasm-1");
+        assert_eq!(market.request(kept.to_string().as_bytes(), CLAIM).unwrap(), request, "by content address, too");
+    }
+
+    #[test]
+    fn what_a_stranger_may_not_say_is_not_judged() {
+        let market = market(MemorySource::new());
+        let twice = demand().replacen('{', r#"{ "claim": { "exit_code": 1 },"#, 1);
+        let other = format!("sha256:{}", "0".repeat(64));
+        let file = demand().replace(&format!("blake3:{}", "ab".repeat(32)), "jobs/secret.wasm");
+        for (demand, claim, code, part) in [
+            (twice.as_str(), CLAIM, "unreadable", "claim"),
+            (&demand().replacen('{', r#"{ "deal_id": "0x","#, 1), CLAIM, "unreadable", "deal_id"),
+            (&demand().replacen('{', r#"{ "request_id": "a","#, 1), CLAIM, "unreadable", "request id"),
+            (&file, CLAIM, "unreadable", "jobs/secret.wasm"),
+            (&demand(), r#"{ "exit_code": 0 }, "comparator": { "kind": "numeric" }"#, "unreadable", "fulfillment"),
+            (&demand(), r#"{ "exit_code": 0, "exit_code": 1 }"#, "unreadable", "exit_code"),
+            (&demand(), "", "unreadable", "fulfillment"),
+            (&demand(), &other, "unavailable", "fulfillment"),
+            (&other, CLAIM, "unavailable", "demand"),
+            ("[]", CLAIM, "unreadable", "demand"),
+        ] {
+            let (found, sentence) = why(market.request(demand.as_bytes(), claim));
+            assert!(found == code && sentence.contains(part), "{demand} {claim}: {found}: {sentence}");
+        }
+        assert_eq!(why(market.request(&[0xff], CLAIM)).0, "unreadable");
+    }
+
+    #[test]
+    fn a_subject_is_read_as_it_was_written() {
+        let fulfillment = B256::repeat_byte(7);
+        for demand in [None, Some(&b""[..]), Some(b"abc")] {
+            let read = read_subject(&subject(fulfillment, demand)).unwrap();
+            assert_eq!(read, (fulfillment, demand.map(<[u8]>::to_vec)));
+        }
+        assert_eq!(read_subject(&Value::Null), None);
+    }
+}
