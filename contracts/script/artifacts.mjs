@@ -14,6 +14,12 @@ const names = [
   "MarketTrustedOracle",
   "MarketTrustedOracleOld",
   "MarketAllArbiter",
+  "MarketLilypadToken",
+  "MarketLilypadStorage",
+  "MarketCoophiveStorage",
+  "MarketLilypadPayments",
+  "MarketLilypadMediation",
+  "MarketLilypadController",
 ];
 for (const name of names) {
   const built = JSON.parse(readFileSync(`out/${name}.sol/${name}.json`, "utf8"));
