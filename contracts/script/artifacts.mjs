@@ -3,7 +3,25 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 
 const check = process.argv.includes("--check");
 mkdirSync("artifacts", { recursive: true });
-for (const name of ["TribunalEscrow", "MediatorRegistry", "TestToken"]) {
+const names = [
+  "TribunalEscrow",
+  "MediatorRegistry",
+  "TestToken",
+  "MarketEas",
+  "MarketErc20Escrow",
+  "MarketErc20EscrowOld",
+  "MarketStringObligation",
+  "MarketTrustedOracle",
+  "MarketTrustedOracleOld",
+  "MarketAllArbiter",
+  "MarketLilypadToken",
+  "MarketLilypadStorage",
+  "MarketCoophiveStorage",
+  "MarketLilypadPayments",
+  "MarketLilypadMediation",
+  "MarketLilypadController",
+];
+for (const name of names) {
   const built = JSON.parse(readFileSync(`out/${name}.sol/${name}.json`, "utf8"));
   const artifact = {
     contractName: name,
