@@ -6,6 +6,7 @@ pub mod contracts;
 pub mod deals;
 pub mod demo;
 pub mod keys;
+pub mod market;
 pub mod mediator;
 pub mod policy;
 pub mod serve;
@@ -56,6 +57,8 @@ enum Command {
     Policy(policy::Args),
     /// Your mediator: its stake on chain, its cases, what it signed and earned.
     Mediator(mediator::Args),
+    /// Cases of marketplaces that this operator judges for.
+    Market(market::Args),
 }
 
 /// Parses the command line, runs the command and gives its exit code.
@@ -87,6 +90,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Contracts(args) => contracts::run(args, json).await,
             Command::Policy(args) => policy::run(args, json),
             Command::Mediator(args) => mediator::run(args, json).await,
+            Command::Market(args) => market::run(args, json).await,
         }
     });
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));

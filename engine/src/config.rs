@@ -1,6 +1,6 @@
 //! Settings of `tribunal serve`: flags beat environment (`TRIBUNAL_SECTION__KEY`) beat file beat defaults.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use figment::{
     Figment,
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tribunal_events::Address;
 
-use crate::{failure::Failure, mediator::history::History, policy::Share};
+use crate::{failure::Failure, market::settings::MarketConfig, mediator::history::History, policy::Share};
 
 /// All settings.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -32,6 +32,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// `[policy]`
     pub policy: PolicyConfig,
+    /// `[markets.NAME]`
+    pub markets: BTreeMap<String, MarketConfig>,
 }
 
 /// Where events come from.
@@ -174,8 +176,18 @@ pub struct HttpConfig {
 impl Config {
     /// Where the copies of followed records are: beside the store, `<store.path>.followed`.
     pub fn followed(&self) -> PathBuf {
+        self.beside_the_store(".followed")
+    }
+
+    /// Where the journals of marketplaces are: beside the store, `<store.path>.markets`.
+    pub fn markets_folder(&self) -> PathBuf {
+        self.beside_the_store(".markets")
+    }
+
+    /// What must not go away with the store, nor come back with an old copy of it.
+    pub fn beside_the_store(&self, suffix: &str) -> PathBuf {
         let mut name = self.store.path.file_name().unwrap_or_default().to_owned();
-        name.push(".followed");
+        name.push(suffix);
         self.store.path.with_file_name(name)
     }
 
@@ -378,7 +390,7 @@ pub fn shown(key: &str, value: &Value) -> Value {
         Value::Object(fields) => fields.iter().map(|(key, value)| (key.clone(), shown(key, value))).collect(),
         Value::Array(entries) => entries.iter().map(|value| shown(key, value)).collect(),
         _ if key.ends_with("token") => "…".into(),
-        Value::String(text) if key == "url" || key.ends_with("_url") => {
+        Value::String(text) if key == "url" || key.ends_with("_url") || key.ends_with("_urls") => {
             text.split(',').map(|url| place(url.trim())).collect::<Vec<_>>().join(",").into()
         }
         other => other.clone(),
@@ -416,6 +428,8 @@ mod tests {
         let expected = serde_json::json!([{ "url": "https://a.example/…", "token": "…" }]);
         assert_eq!(shown("follow", &follow), expected);
         assert_eq!(shown("follow_token", &Value::Null), Value::Null);
+        let market = serde_json::json!({ "rpc_urls": ["https://a.example/secret"] });
+        assert_eq!(shown("base", &market), serde_json::json!({ "rpc_urls": ["https://a.example/…"] }));
     }
 
     #[test]

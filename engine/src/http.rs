@@ -115,6 +115,7 @@ struct Shared {
     mediators: Vec<Address>,
     /// Where they work: on this engine's record, and on those that are followed.
     desks: Vec<Arc<Desk>>,
+    markets: Vec<Arc<Market>>,
     closing: CancellationToken,
 }
 
@@ -152,6 +153,7 @@ impl HttpState {
             accounts: Mutex::default(),
             mediators: Vec::new(),
             desks: engine.desk().cloned().into_iter().collect(),
+            markets: Vec::new(),
             closing: CancellationToken::new(),
             store,
         }))
@@ -179,6 +181,12 @@ impl HttpState {
     #[must_use]
     pub fn with_desks(self, desks: &[Arc<Desk>]) -> Self {
         self.change(|shared| shared.desks.extend_from_slice(desks))
+    }
+
+    /// Shows these marketplaces too. Before the state is cloned.
+    #[must_use]
+    pub fn with_markets(self, markets: Vec<Arc<Market>>) -> Self {
+        self.change(|shared| shared.markets = markets)
     }
 
     /// The cases at all desks that ask something of a mediator here, the most urgent first.

@@ -150,35 +150,53 @@ fn damaged(problem: &str) -> String {
     format!("is a keystore that cannot be opened: {problem}")
 }
 
+/// Where a key is: in a keystore here, or at a signer.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)] // named as the settings are
+pub struct Key<'a> {
+    pub keystore: &'a Option<PathBuf>,
+    pub password_file: &'a Option<PathBuf>,
+    pub signer_url: &'a Option<String>,
+    pub address: &'a Option<Address>,
+}
+
 /// The key that judges: local, remote, or none where neither is named.
 ///
 /// # Errors
-/// 78 where the settings exclude each other or the signer lacks the key, 69 where it does not answer.
+/// As [`signer`].
 pub fn mediator_signer(config: &MediatorConfig) -> Result<Option<Arc<dyn Signer>>, Failure> {
-    match config {
-        MediatorConfig { keystore: Some(_), signer_url: Some(_), .. } => Err(Failure::config(
-            "mediator.keystore and mediator.signer_url exclude each other: the key is here or at the signer",
-        )),
-        MediatorConfig { signer_url: None, address: Some(_), .. } => {
-            Err(Failure::config("mediator.address goes with mediator.signer_url; a keystore has its own"))
+    let MediatorConfig { keystore, password_file, signer_url, address, .. } = config;
+    signer("mediator", &Key { keystore, password_file, signer_url, address })
+}
+
+/// The key that a section of the settings names: local, remote, or none where neither is named.
+///
+/// # Errors
+/// 78 where the settings exclude each other or the signer lacks the key, 69 where it does not answer.
+pub fn signer(section: &str, key: &Key<'_>) -> Result<Option<Arc<dyn Signer>>, Failure> {
+    let wrong = |problem: &str| Err(Failure::config(problem.replace("{section}", section)));
+    match *key {
+        Key { keystore: Some(_), signer_url: Some(_), .. } => wrong(
+            "{section}.keystore and {section}.signer_url exclude each other: the key is here or at the signer",
+        ),
+        Key { signer_url: None, address: Some(_), .. } => {
+            wrong("{section}.address goes with {section}.signer_url; a keystore has its own")
         }
-        MediatorConfig { signer_url: Some(_), address: None, .. } => {
-            Err(Failure::config("mediator.signer_url needs mediator.address: the account of the key at the signer"))
+        Key { signer_url: Some(_), address: None, .. } => {
+            wrong("{section}.signer_url needs {section}.address: the account of the key at the signer")
         }
-        MediatorConfig { signer_url: Some(_), password_file: Some(_), .. } => {
-            Err(Failure::config("mediator.password_file goes with mediator.keystore, not with mediator.signer_url"))
+        Key { signer_url: Some(_), password_file: Some(_), .. } => {
+            wrong("{section}.password_file goes with {section}.keystore, not with {section}.signer_url")
         }
-        MediatorConfig { signer_url: Some(url), address: Some(address), .. } => {
+        Key { signer_url: Some(url), address: Some(address), .. } => {
             let signer = RemoteSigner::connect(url, *address, TIMEOUT).map_err(|fault| match fault {
                 SignerFault::Unreachable { .. } => Failure::unavailable(fault),
                 _ => Failure::config(fault),
             })?;
             Ok(Some(Arc::new(signer)))
         }
-        MediatorConfig { keystore: Some(path), password_file, .. } => {
-            Ok(Some(Arc::new(load(path, password_file.as_deref())?)))
-        }
-        MediatorConfig { keystore: None, signer_url: None, address: None, .. } => Ok(None),
+        Key { keystore: Some(path), password_file, .. } => Ok(Some(Arc::new(load(path, password_file.as_deref())?))),
+        Key { keystore: None, signer_url: None, address: None, .. } => Ok(None),
     }
 }
 

@@ -24,6 +24,7 @@ pub mod failure;
 pub mod follow;
 pub mod http;
 pub mod keystore;
+pub mod market;
 pub mod mediator;
 pub mod moment;
 pub mod outbox;

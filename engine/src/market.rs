@@ -31,6 +31,7 @@ use crate::report;
 
 pub mod alkahest;
 pub mod book;
+pub mod check;
 pub mod settings;
 
 use book::{Book, Case, Entry, Identity, Stage};
@@ -258,6 +259,11 @@ impl Market {
     /// Its name in the settings.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Chain and account that it answers as.
+    pub const fn account(&self) -> (u64, Address) {
+        (self.sender.chain_id(), self.sender.account())
     }
 
     /// What it counts.

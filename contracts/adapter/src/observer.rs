@@ -177,7 +177,8 @@ impl Observer {
             let to = target.min(from.saturating_add(self.range - 1));
             match self.read(from, to).await {
                 Ok((through, logs)) => {
-                    self.range = (self.range + self.range / 2 + 1).min(RANGE_MAX);
+                    // Slowly: what was refused a moment ago is refused again.
+                    self.range = (self.range + self.range / 8 + 1).min(RANGE_MAX);
                     self.cursor.push(through);
                     return Ok(Some(Observed::Logs { through, logs }));
                 }

@@ -15,6 +15,7 @@ use crate::{
     follow::{Followed, Follower},
     http::HttpState,
     keystore,
+    market::settings::Markets,
     mediator::{Mediator, history::History},
     partition::Settings,
     play_money::PlayMoney,
@@ -126,10 +127,12 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
         _ if config.mediator.follow.is_empty() => Followed::default(),
         _ => return Err(Failure::config("mediator.follow needs mediator.keystore or mediator.signer_url")),
     };
+    let markets = Markets::start(&config, &verifier, &artifacts).await?;
     let state = http_state(&engine, &verifier, &artifacts, &operator, config.http.token.clone())
         .with_store_hint(config.store.path.display().to_string())
         .with_mediators(mediators)
-        .with_desks(followed.desks());
+        .with_desks(followed.desks())
+        .with_markets(markets.list());
     let cancel = CancellationToken::new();
     let service =
         nats.map(|nats| tokio::spawn(crate::service::serve(nats.client().clone(), state.clone(), cancel.clone())));
@@ -148,7 +151,7 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
         tracing::error!(%fault, "the NATS service did not run");
     }
     let grace = Duration::from_secs(config.mediator.grace_s);
-    tokio::join!(engine.shutdown(grace), followed.shutdown(grace));
+    tokio::join!(engine.shutdown(grace), followed.shutdown(grace), markets.shutdown());
     outcome.map(|()| ExitCode::SUCCESS)
 }
 

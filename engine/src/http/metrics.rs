@@ -19,6 +19,7 @@ use super::HttpState;
 use crate::{
     accounts::MediatorRecord,
     equivocation::{self, Outcome},
+    market::{Counts, Market, book::Stage},
     moment,
     policy::REJECTION_CODE,
     store::{Store, StoreFault},
@@ -105,6 +106,7 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
         mediators(&mut text, &books);
     }
     desks(&mut text, &state).await;
+    markets(&mut text, &state.0.markets);
     let activity = &state.0.activity;
     let effects = activity.effects.load(Ordering::SeqCst) + activity.waiting.load(Ordering::SeqCst);
     text.metric("tribunal_outbox_effects", "gauge", "Effects that are not done yet.", &[("", effects as u64)]);
@@ -194,6 +196,36 @@ async fn desks(text: &mut Text, state: &HttpState) {
     text.metric("tribunal_mediator_chain_only_disputes", "gauge", help, &read(&counts.only_on_chain));
     let help = "Alarms about finished cases of others, where mediator.watch is on.";
     text.metric("tribunal_mediator_divergences_total", "counter", help, &read(&counts.divergences));
+}
+
+/// Marketplaces that are judged for.
+fn markets(text: &mut Text, markets: &[Arc<Market>]) {
+    let mut cases = Vec::new();
+    for market in markets {
+        let stages = market.stages();
+        cases.extend(Stage::ALL.map(|stage| {
+            let labels = format!("market=\"{}\",stage=\"{}\"", market.name(), stage.word());
+            (labels, stages.get(&stage).copied().unwrap_or_default())
+        }));
+    }
+    text.metric("tribunal_market_cases", "gauge", "Cases of marketplaces, by how they stand.", &cases);
+    let each = |value: fn(&Counts) -> u64| -> Vec<_> {
+        markets.iter().map(|it| (format!("market=\"{}\"", it.name()), value(it.counts()))).collect()
+    };
+    let help = "Faults of node, journal and signer.";
+    text.metric("tribunal_market_faults_total", "counter", help, &each(|it| it.faults.load(Ordering::Relaxed)));
+    let help = "Reorganisations that took something back.";
+    let count = each(|it| it.reorganisations.load(Ordering::Relaxed));
+    text.metric("tribunal_market_reorganisations_total", "counter", help, &count);
+    let help = "Verifications for marketplaces.";
+    text.metric("tribunal_market_verifications_total", "counter", help, &each(|it| it.verified.load(Ordering::Relaxed)));
+    let help = "Answers sent to marketplaces.";
+    text.metric("tribunal_market_answers_total", "counter", help, &each(|it| it.sent.load(Ordering::Relaxed)));
+    let help = "The last block that was read.";
+    text.metric("tribunal_market_block", "gauge", help, &each(|it| it.block.load(Ordering::Relaxed)));
+    let help = "Whether a marketplace's chain is read to its head.";
+    let count = each(|it| it.caught_up.load(Ordering::Relaxed).into());
+    text.metric("tribunal_market_caught_up", "gauge", help, &count);
 }
 
 /// What the mediators run here did, as the log tells it.

@@ -112,6 +112,25 @@ pub enum Stage {
     Closed,
 }
 
+impl Stage {
+    /// As it stands in JSON.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Open => "open",
+            Self::Held => "held",
+            Self::Judged => "judged",
+            Self::Answered => "answered",
+            Self::Contrary => "contrary",
+            Self::Closed => "closed",
+        }
+    }
+
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Gone, Self::Open, Self::Held, Self::Judged, Self::Answered, Self::Contrary, Self::Closed];
+}
+
 /// A case.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Case {
