@@ -55,6 +55,7 @@ use crate::{
     bus::Bus,
     effects::Activity,
     engine::Engine,
+    market::Market,
     mediator::{
         desk::Desk,
         inbox::{self, Case},

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{IsTerminal as _, Read as _, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 

@@ -376,7 +376,7 @@ impl Market {
         let room = AT_WORK_MAX.saturating_sub(at_work.len());
         let book = self.book();
         let open = book.cases().iter().filter(|(id, case)| {
-            case.is_open() && !at_work.contains(*id) && pauses.get(id).is_none_or(|pause| pause.at <= now)
+            case.is_open() && !at_work.contains(*id) && pauses.get(*id).is_none_or(|pause| pause.at <= now)
         });
         open.map(|(id, _)| *id).take(room).collect()
     }

@@ -15,20 +15,13 @@ use tribunal_events::{Address, Amount, B256, Signer};
 use crate::{
     Addresses, BondView, BoxFuture, CaseView, Chain, ChainFault, Finding, Mined, Step,
     bindings::{escrow::TribunalEscrow, registry::MediatorRegistry, token::TestToken},
+    endpoints::{Endpoints, POLL_INTERVAL},
     perform::{self, Node, Receipt, refusal},
     wallet::TransactionSigner,
 };
 
 /// How long a transaction may take to be mined before the chain counts as unreachable.
 const RECEIPT_TIMEOUT: Duration = Duration::from_secs(120);
-/// How often a node is asked whether a transaction was mined.
-const POLL_INTERVAL: Duration = Duration::from_millis(200);
-
-/// Makes rustls with ring the TLS of this process, unless something else is already. HTTP clients need one before they are
-/// built.
-pub fn install_tls() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-}
 
 /// A chain behind a node's JSON-RPC over HTTP, with one account that pays for transactions.
 pub struct JsonRpcChain {
@@ -207,28 +200,15 @@ impl JsonRpcChain {
     }
 
     pub(crate) async fn dial(rpc_url: &str, account: Account, addresses: Addresses) -> Result<Self, ChainFault> {
-        let unexpected = |problem: String| ChainFault::Unexpected { what: "connect", problem };
-        install_tls();
-        let url: reqwest::Url =
-            rpc_url.parse().map_err(|error| unexpected(format!("the node's address is no URL: {error}")))?;
-        // Host and port only: the path or user of a node's URL is often a secret.
-        let host = match (url.host_str(), url.port_or_known_default()) {
-            (Some(host), Some(port)) => format!("{host}:{port}"),
-            _ => return Err(unexpected("the URL names no host".into())),
-        };
+        let endpoints = Endpoints::new(&[rpc_url.to_owned()], None)?;
+        let (client, chain_id) = endpoints.client().await?;
         let (account, watches, provider) = match account {
             Account::Signs(address, wallet) => {
-                (address, false, ProviderBuilder::new().wallet(wallet).connect_http(url).erased())
+                (address, false, ProviderBuilder::new().wallet(wallet).connect_client(client).erased())
             }
-            Account::Watched(address) => (address, true, ProviderBuilder::new().connect_http(url).erased()),
+            Account::Watched(address) => (address, true, ProviderBuilder::new().connect_client(client).erased()),
         };
-        provider.client().set_poll_interval(POLL_INTERVAL);
-        let chain_id = provider.get_chain_id().await.map_err(|error| match fault("chain id", error) {
-            ChainFault::Unreachable { what, source } => {
-                ChainFault::Unreachable { what: format!("{what} at {host}"), source }
-            }
-            other => other,
-        })?;
+        let host = endpoints.describe();
         Ok(Self {
             provider,
             lane: Arc::default(),

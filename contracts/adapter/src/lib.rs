@@ -14,10 +14,12 @@ pub mod alkahest;
 mod bindings;
 mod chain;
 mod deploy;
+mod endpoints;
 mod fault;
 mod in_process;
 mod journal;
 mod json_rpc;
+mod logs;
 mod observer;
 mod perform;
 mod registry;
@@ -28,13 +30,15 @@ pub use bindings::{escrow_abi, registry_abi, token_abi};
 pub use alloy::providers::DynProvider as RpcNode;
 pub use chain::{BondView, BoxFuture, CaseState, CaseView, Chain, Finding, Mined, SettlementView};
 pub use deploy::Addresses;
+pub use endpoints::{EndpointFault, EndpointLimits, Endpoints, NoEndpoint, install_tls};
 pub use fault::ChainFault;
 pub use in_process::{
     IN_PROCESS_CHAIN_ID, IN_PROCESS_DEPLOYER, IN_PROCESS_ESCROW, IN_PROCESS_REGISTRY, IN_PROCESS_TOKEN,
     IN_PROCESS_TREASURY, IN_PROCESS_UNBOND_DELAY_S, InProcessChain,
 };
 pub use journal::{Journal, JournalFault};
-pub use json_rpc::{JsonRpcChain, install_tls};
+pub use json_rpc::JsonRpcChain;
+pub use logs::{LogSpan, get_logs_split};
 pub use observer::{BlockRef, Cursor, Observed, ObservedLog, Observer, Watched};
 pub use registry::Registry;
 pub use step::Step;

@@ -17,14 +17,14 @@ use alloy::{
     eips::BlockNumberOrTag,
     providers::{DynProvider, Provider},
     rpc::types::{BlockNumHash, Filter, Header, Log},
-    transports::{RpcError, TransportError},
+    transports::TransportError,
 };
 use alloy_primitives::{BloomInput, Bytes};
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 use tribunal_events::{Address, B256};
 
-use crate::{ChainFault, json_rpc::fault};
+use crate::{ChainFault, json_rpc::fault, logs::Verdict};
 
 /// Blocks that a range has at first, and at most.
 const RANGE_FIRST: u64 = 1_000;
@@ -183,6 +183,10 @@ impl Observer {
                     return Ok(Some(Observed::Logs { through, logs }));
                 }
                 Err(Refused::TooMuch(_)) if to > from => self.range = (to - from).div_ceil(2),
+                Err(Refused::Silent(refused)) => {
+                    self.range = (to - from).div_ceil(2).max(1);
+                    return Err(refused);
+                }
                 Err(Refused::TooMuch(refused) | Refused::Fault(refused)) => return Err(refused),
             }
         }
@@ -308,6 +312,8 @@ impl Observer {
 enum Refused {
     /// A smaller range may do.
     TooMuch(ChainFault),
+    /// Perhaps a smaller one, but not at once.
+    Silent(ChainFault),
     Fault(ChainFault),
 }
 
@@ -317,12 +323,15 @@ impl From<ChainFault> for Refused {
     }
 }
 
-/// Nodes limit ranges by blocks, by logs or by time, each with its own words; so any answer of the node itself that is an
-/// error is taken as "too much".
+/// Nodes limit ranges by blocks, by logs or by time, each with its own words.
 fn refused(error: TransportError) -> Refused {
-    let too_much = matches!(error, RpcError::ErrorResp(_));
+    let verdict = Verdict::of(&error);
     let fault = fault("logs", error);
-    if too_much { Refused::TooMuch(fault) } else { Refused::Fault(fault) }
+    match verdict {
+        Verdict::TooMuch => Refused::TooMuch(fault),
+        Verdict::Perhaps => Refused::Silent(fault),
+        Verdict::Other => Refused::Fault(fault),
+    }
 }
 
 /// The chain changed while it was read, or one of several nodes behind an address lacks a block that another has.

@@ -99,7 +99,8 @@ impl Marketplace for AlkahestMarket {
     fn said(&self, log: &ObservedLog) -> Option<Said> {
         Some(match self.contract.read(log)? {
             OracleEvent::Requested { fulfillment, demand } => {
-                let demand = demand.as_deref().filter(|_| self.contract.generation == Generation::V1);
+                let named = self.contract.generation == Generation::V1;
+                let demand = demand.as_ref().filter(|_| named).map(|demand| &demand[..]);
                 let case = self.contract.key(fulfillment, demand.unwrap_or_default());
                 Said::Asked { case, subject: subject(fulfillment, demand) }
             }
