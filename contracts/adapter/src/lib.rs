@@ -17,9 +17,11 @@ mod endpoints;
 mod fault;
 mod in_process;
 mod json_rpc;
+mod line_file;
 mod logs;
 mod perform;
 mod registry;
+mod sender;
 mod step;
 mod wallet;
 
@@ -41,7 +43,11 @@ pub use in_process::{
     IN_PROCESS_CHAIN_ID, IN_PROCESS_DEPLOYER, IN_PROCESS_ESCROW, IN_PROCESS_REGISTRY, IN_PROCESS_TOKEN,
     IN_PROCESS_TREASURY, IN_PROCESS_UNBOND_DELAY_S, InProcessChain,
 };
-pub use json_rpc::JsonRpcChain;
+pub use json_rpc::{JsonRpcChain, RpcSettings};
+pub use line_file::LineFileFault;
 pub use logs::{LogSpan, get_logs_split};
+pub use perform::SentReceipt;
 pub use registry::Registry;
+pub use sender::{Sender, SenderSettings};
 pub use step::Step;
+pub use wallet::Account;

@@ -6,9 +6,13 @@ mod anvil;
 mod artifacts;
 #[path = "it/case.rs"]
 mod case;
+#[path = "it/endpoints.rs"]
+mod endpoints;
 #[path = "it/proxy.rs"]
 mod proxy;
 #[path = "it/scenarios.rs"]
 mod scenarios;
+#[path = "it/sender.rs"]
+mod sender;
 #[path = "it/world.rs"]
 mod world;
