@@ -19,11 +19,12 @@ use std::{
 };
 
 use futures::future::BoxFuture;
+use alloy_primitives::U256;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tribunal_contracts::{ChainFault, Journal, JournalFault, Observed, ObservedLog, Observer, RpcNode, Sender, Watched};
+use tribunal_contracts::{ChainFault, LineFile, LineFileFault, Observed, ObservedLog, Observer, RpcNode, Sender, Watched};
 use tribunal_events::{Address, B256, Domain, Signer, SignerFault, VerdictKind};
 use tribunal_verifiers::{BadRequest, Request, Service};
 
@@ -161,7 +162,7 @@ pub struct Parts {
 pub enum MarketFault {
     /// Its journal cannot be used.
     #[error(transparent)]
-    Journal(#[from] JournalFault),
+    Journal(#[from] LineFileFault),
     /// Its journal is another one's.
     #[error("the journal {path} is of {found}, not of {expected}")]
     Other {
@@ -199,11 +200,16 @@ pub struct Market {
     signer: Arc<dyn Signer>,
     watched: Watched,
     poll: Duration,
-    journal: Journal<Entry>,
-    book: Mutex<Book>,
+    kept: Mutex<Kept>,
     verifier: Arc<Service>,
     workers: Arc<Semaphore>,
     counts: Counts,
+}
+
+/// What is known, and where it is kept.
+struct Kept {
+    journal: LineFile<Entry>,
+    book: Book,
 }
 
 /// When a case is looked at again.
@@ -235,7 +241,7 @@ impl Market {
             account: sender.account(),
         };
         let path = journal;
-        let (journal, mut book) = Book::open(&path)?;
+        let (mut journal, mut book) = Book::open(&path)?;
         match book.identity() {
             None => {
                 journal.append(&[Entry::Opened(identity.clone())])?;
@@ -252,8 +258,8 @@ impl Market {
         }
         let (contracts, events) = marketplace.watched();
         let watched = Watched { contracts, events, first_block, confirmations };
-        let (book, counts) = (Mutex::new(book), Counts::default());
-        Ok(Self { name, marketplace, sender, signer, watched, poll, journal, book, verifier, workers, counts })
+        let (kept, counts) = (Mutex::new(Kept { journal, book }), Counts::default());
+        Ok(Self { name, marketplace, sender, signer, watched, poll, kept, verifier, workers, counts })
     }
 
     /// Its name in the settings.
@@ -273,13 +279,13 @@ impl Market {
 
     /// Every case as it stands.
     pub fn cases(&self) -> Vec<(B256, Case)> {
-        self.book().cases().iter().map(|(id, case)| (*id, case.clone())).collect()
+        self.kept().book.cases().iter().map(|(id, case)| (*id, case.clone())).collect()
     }
 
     /// How many cases stand where.
     pub fn stages(&self) -> BTreeMap<Stage, u64> {
         let mut stages = BTreeMap::new();
-        for case in self.book().cases().values() {
+        for case in self.kept().book.cases().values() {
             *stages.entry(case.stage()).or_default() += 1;
         }
         stages
@@ -287,7 +293,7 @@ impl Market {
 
     /// Follows, judges and answers until cancelled. What is at work then is given up; it is taken up at the next start.
     pub async fn run(self: Arc<Self>, cancel: CancellationToken) {
-        let mut observer = Observer::new(self.sender.node().clone(), self.watched.clone(), self.book().cursor().clone());
+        let mut observer = Observer::new(self.sender.provider().clone(), self.watched.clone(), self.kept().book.cursor().clone());
         let mut tasks = JoinSet::<(B256, Outcome)>::new();
         let mut pauses = BTreeMap::<B256, Pause>::new();
         let mut at_work = std::collections::BTreeSet::new();
@@ -367,22 +373,22 @@ impl Market {
             }
         };
         pauses.insert(id, Pause { at: Instant::now() + length, length });
-        pauses.retain(|id, _| self.book().cases().get(id).is_some_and(Case::is_open));
+        pauses.retain(|id, _| self.kept().book.cases().get(id).is_some_and(Case::is_open));
     }
 
     /// Cases to be looked at now.
     fn due(&self, at_work: &std::collections::BTreeSet<B256>, pauses: &BTreeMap<B256, Pause>) -> Vec<B256> {
         let now = Instant::now();
         let room = AT_WORK_MAX.saturating_sub(at_work.len());
-        let book = self.book();
-        let open = book.cases().iter().filter(|(id, case)| {
+        let kept = self.kept();
+        let open = kept.book.cases().iter().filter(|(id, case)| {
             case.is_open() && !at_work.contains(*id) && pauses.get(*id).is_none_or(|pause| pause.at <= now)
         });
         open.map(|(id, _)| *id).take(room).collect()
     }
 
     /// Keeps what the chain told.
-    fn take(&self, observed: Observed, kept: &mut (u64, Instant)) -> Result<(), JournalFault> {
+    fn take(&self, observed: Observed, kept: &mut (u64, Instant)) -> Result<(), LineFileFault> {
         match observed {
             Observed::RolledBack { to } => {
                 tracing::warn!(market = %self.name, to = to.map_or(0, |to| to.number), "the chain was reorganised");
@@ -392,10 +398,7 @@ impl Market {
             }
             Observed::Logs { through, logs } => {
                 let mut entries: Vec<_> = logs.iter().filter_map(|log| self.entry(log)).collect();
-                {
-                    let book = self.book();
-                    entries.retain(|entry| book.is_news(entry));
-                }
+                entries.retain(|entry| self.kept().book.is_news(entry));
                 self.counts.block.store(through.number, Ordering::Relaxed);
                 let due = through.number >= kept.0 + KEPT_BLOCKS || kept.1.elapsed() >= KEPT_EVERY;
                 if entries.is_empty() && !due {
@@ -418,16 +421,16 @@ impl Market {
     }
 
     /// Makes entries durable, then true.
-    fn keep(&self, entries: Vec<Entry>) -> Result<(), JournalFault> {
-        let mut book = self.book();
-        let news: Vec<_> = entries.into_iter().filter(|entry| book.is_news(entry)).collect();
+    fn keep(&self, entries: Vec<Entry>) -> Result<(), LineFileFault> {
+        let mut kept = self.kept();
+        let news: Vec<_> = entries.into_iter().filter(|entry| kept.book.is_news(entry)).collect();
         if news.is_empty() {
             return Ok(());
         }
-        self.journal.append(&news)?;
+        kept.journal.append(&news)?;
         for entry in news {
-            self.tell(&book, &entry);
-            book.fold(entry);
+            self.tell(&kept.book, &entry);
+            kept.book.fold(entry);
         }
         Ok(())
     }
@@ -467,10 +470,10 @@ impl Market {
 
     async fn try_look(&self, id: B256) -> Result<Outcome, (&'static str, String)> {
         let chain = |fault: ChainFault| ("chain", crate::failure::with_causes(&fault));
-        let case = self.book().cases().get(&id).cloned();
+        let case = self.kept().book.cases().get(&id).cloned();
         let Some(case) = case.filter(Case::is_open) else { return Ok(Outcome::Sent) };
-        let now_s = self.sender.block_time_s().await.map_err(chain)?;
-        let question = self.marketplace.question(self.sender.node(), &case.subject, now_s).await.map_err(chain)?;
+        let now_s = tribunal_contracts::block_time_s(self.sender.provider()).await.map_err(chain)?;
+        let question = self.marketplace.question(self.sender.provider(), &case.subject, now_s).await.map_err(chain)?;
         let (request, until_s) = match question {
             Question::Verify { request, until_s } => (request, until_s),
             Question::Nothing { code, why } => return Ok(Outcome::Held { code: code.into(), why }),
@@ -488,8 +491,8 @@ impl Market {
             },
         };
         let Answer { to, data } = self.marketplace.answer(&case.subject, valid);
-        let effect = effect_id(self.sender.chain_id(), self.sender.account(), to, id);
-        let sent = self.sender.send(effect, self.marketplace.kind(), Some(to), data.into(), Default::default()).await;
+        let effect = self.sender.effect_id(Some(to), &data, U256::ZERO);
+        let sent = self.sender.send(effect, self.marketplace.kind(), Some(to), data.into(), U256::ZERO).await;
         sent.map_err(|fault| (if fault.retry_helps() { "chain" } else { "refused" }, crate::failure::with_causes(&fault)))?;
         self.counts.sent.fetch_add(1, Ordering::Relaxed);
         Ok(Outcome::Sent)
@@ -523,12 +526,12 @@ impl Market {
         let entry = Entry::Judged { case: id, request, report: book::kept(report) };
         self.keep(vec![entry]).map_err(|fault| ("journal", fault.to_string()))?;
         // Whatever else was found at the same time: the book has the one that holds.
-        let holds = self.book().cases().get(&id).and_then(|case| case.verdict);
+        let holds = self.kept().book.cases().get(&id).and_then(|case| case.verdict);
         Ok(holds.map_or(found, Ok))
     }
 
-    fn book(&self) -> std::sync::MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -550,13 +553,6 @@ fn verify(
     let mut report = verdict.to_json();
     report::sign(&mut report, &verdict, request.digest(), domain, signer).map_err(Unverified::Unsigned)?;
     Ok(report)
-}
-
-/// Idempotency key of the answer to a case.
-fn effect_id(chain_id: u64, account: Address, to: Address, case: B256) -> B256 {
-    let mut hasher = blake3::Hasher::new_derive_key("tribunal.v1 market answer");
-    hasher.update(&chain_id.to_be_bytes()).update(account.as_slice()).update(to.as_slice()).update(case.as_slice());
-    B256::new(*hasher.finalize().as_bytes())
 }
 
 fn text(value: &Value) -> String {
@@ -586,7 +582,7 @@ pub struct MarketView {
 ///
 /// # Errors
 /// Where a journal cannot be read.
-pub fn journals(folder: &Path) -> Result<Vec<(String, Book)>, JournalFault> {
+pub fn journals(folder: &Path) -> Result<Vec<(String, Book)>, LineFileFault> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();

@@ -1,4 +1,6 @@
-use tribunal_events::{Address, Amount};
+use tribunal_events::{Address, Amount, B256};
+
+use crate::LineFileFault;
 
 /// Why a step was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +37,31 @@ pub enum ChainFault {
         /// The node's words.
         problem: String,
     },
+    /// The chain asks more for gas than the settings allow. What is out stays out.
+    #[error("{what}: the chain asks {asked_wei} wei for a unit of gas, the cap is {cap_wei}; raise it or wait")]
+    FeeCap {
+        /// What was to be sent.
+        what: &'static str,
+        /// What the next offer would have to be.
+        asked_wei: u128,
+        /// In the settings.
+        cap_wei: u128,
+    },
+    /// Another transaction of the account took the nonce: nothing of what was to be sent was done.
+    #[error("{what}: another transaction took nonce {nonce} of account {account}; look again and send again")]
+    Replaced {
+        /// What was to be sent.
+        what: &'static str,
+        /// Whose nonce.
+        account: Address,
+        /// Which.
+        nonce: u64,
+        /// Hash of what was mined, where a node says it.
+        by: Option<B256>,
+    },
+    /// What is to be sent cannot be written down, so it is not sent.
+    #[error("the journal of transactions: {0}")]
+    Journal(#[from] LineFileFault),
     /// The terms are for another chain or contract.
     #[error(
         "the terms are for contract {expected} on chain {expected_chain}, this is {actual} on chain {actual_chain}"
@@ -70,10 +97,15 @@ pub enum ChainFault {
 
 impl ChainFault {
     /// Whether the same step may succeed later without anybody changing it: the node comes back, time passes, a party
-    /// deposits, somebody pays for gas.
+    /// deposits, somebody pays for gas, a disk is mended.
     pub const fn retry_helps(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Insufficient { .. } | Self::Unfunded { .. } => true,
+            Self::Unreachable { .. }
+            | Self::Insufficient { .. }
+            | Self::Unfunded { .. }
+            | Self::FeeCap { .. }
+            | Self::Replaced { .. }
+            | Self::Journal(_) => true,
             Self::Reverted { too_early, .. } => *too_early,
             Self::OtherContract { .. } | Self::Unexpected { .. } => false,
         }

@@ -17,7 +17,7 @@ use tribunal_events::{Address, Amount, B256};
 use crate::{
     Addresses, BondView, BoxFuture, CaseView, Chain, ChainFault, Finding, Mined, Step,
     bindings::{escrow::TribunalEscrow, registry::MediatorRegistry, token::TestToken},
-    perform::{self, Node, Receipt, refusal},
+    perform::{self, Node, SentReceipt, refusal},
 };
 
 /// EIP-155 id of the in-process EVM, that of development chains.
@@ -51,7 +51,7 @@ struct Evm {
     db: CacheDB<EmptyDB>,
     block: u64,
     time_s: u64,
-    mined: Vec<Receipt>,
+    mined: Vec<SentReceipt>,
     /// Transactions by the first indexed topic of their events, in order.
     by_topic: BTreeMap<B256, Vec<usize>>,
 }
@@ -126,7 +126,7 @@ impl InProcessChain {
         self.evm().read("read", to, data.into())
     }
 
-    fn send_as<C: SolCall>(&self, caller: Address, to: Address, call: &C) -> Result<Receipt, ChainFault> {
+    fn send_as<C: SolCall>(&self, caller: Address, to: Address, call: &C) -> Result<SentReceipt, ChainFault> {
         self.evm().transact(C::SIGNATURE, caller, TxKind::Call(to), call.abi_encode().into())
     }
 
@@ -149,7 +149,7 @@ impl Evm {
         caller: Address,
         kind: TxKind,
         data: Bytes,
-    ) -> Result<Receipt, ChainFault> {
+    ) -> Result<SentReceipt, ChainFault> {
         let number = self.block + 1;
         let transaction = keccak256((self.block, data.clone(), caller).abi_encode());
         let result = self.run(what, number, caller, kind, data, true)?;
@@ -157,7 +157,7 @@ impl Evm {
         let logs = success(what, &result)?.1;
         self.block = number;
         let mined = Mined { transaction, block: number, block_time_s: self.time_s, gas_used, settlement: None };
-        let receipt = Receipt { mined, logs };
+        let receipt = SentReceipt { mined, logs };
         for log in &receipt.logs {
             let Some(topic) = log.topics().get(1) else { continue };
             let list = self.by_topic.entry(*topic).or_default();
@@ -221,7 +221,12 @@ impl Node for InProcessChain {
         Box::pin(async move { self.evm().read(what, to, data) })
     }
 
-    fn send<'a>(&'a self, what: &'static str, to: Address, data: Bytes) -> BoxFuture<'a, Result<Receipt, ChainFault>> {
+    fn send<'a>(
+        &'a self,
+        what: &'static str,
+        to: Address,
+        data: Bytes,
+    ) -> BoxFuture<'a, Result<SentReceipt, ChainFault>> {
         Box::pin(async move { self.evm().transact(what, IN_PROCESS_DEPLOYER, TxKind::Call(to), data) })
     }
 
@@ -230,7 +235,7 @@ impl Node for InProcessChain {
         contract: Address,
         signature: B256,
         topic: B256,
-    ) -> BoxFuture<'a, Result<Vec<Receipt>, ChainFault>> {
+    ) -> BoxFuture<'a, Result<Vec<SentReceipt>, ChainFault>> {
         Box::pin(async move {
             let evm = self.evm();
             let indices = evm.by_topic.get(&topic).map(Vec::as_slice).unwrap_or_default();

@@ -1,62 +1,60 @@
-use std::{sync::Arc, time::Duration};
+use std::path::PathBuf;
 
 use alloy::{
-    network::{EthereumWallet, TransactionBuilder},
-    providers::{DynProvider, Provider, ProviderBuilder},
-    rpc::types::{BlockId, Filter, TransactionReceipt, TransactionRequest},
-    signers::local::PrivateKeySigner,
-    transports::{RpcError, TransportError, TransportErrorKind, http::reqwest},
+    network::TransactionBuilder,
+    providers::{DynProvider, Provider},
+    rpc::types::{Filter, TransactionRequest},
+    transports::{RpcError, TransportError, TransportErrorKind},
 };
-use alloy_primitives::{Bytes, TxHash};
+use alloy_primitives::{Bytes, TxHash, U256};
 use alloy_sol_types::SolCall;
-use tokio::sync::Mutex;
-use tribunal_events::{Address, Amount, B256, Signer};
+use tribunal_events::{Address, Amount, B256};
 
 use crate::{
-    Addresses, BondView, BoxFuture, CaseView, Chain, ChainFault, Finding, Mined, Step,
+    Account, Addresses, BondView, BoxFuture, CaseView, Chain, ChainFault, EndpointLimits, Endpoints, Finding, LogSpan,
+    Mined, Sender, SenderSettings, SentReceipt, Step,
     bindings::{escrow::TribunalEscrow, registry::MediatorRegistry, token::TestToken},
-    endpoints::{Endpoints, POLL_INTERVAL},
-    perform::{self, Node, Receipt, refusal},
-    wallet::TransactionSigner,
+    get_logs_split,
+    perform::{self, Node, refusal},
+    sender::receipts::Receipts,
 };
 
-/// How long a transaction may take to be mined before the chain counts as unreachable.
-const RECEIPT_TIMEOUT: Duration = Duration::from_secs(120);
+/// A chain behind JSON-RPC, and how it is used.
+#[derive(Clone, Debug, Default)]
+pub struct RpcSettings {
+    /// HTTP URLs in order of preference; one at least.
+    pub urls: Vec<String>,
+    /// EIP-155 id that they must have; without one the first that answers decides.
+    pub chain_id: Option<u64>,
+    /// What the endpoints may take.
+    pub limits: EndpointLimits,
+    /// Events are looked for from this block on; nodes often refuse to search all.
+    pub first_block: u64,
+    /// Confirmations, fees and patience.
+    pub sender: SenderSettings,
+    /// What is sent is written here before; without one it is forgotten with the process.
+    pub journal: Option<PathBuf>,
+}
 
-/// A chain behind a node's JSON-RPC over HTTP, with one account that pays for transactions.
+impl RpcSettings {
+    /// One endpoint, all else as usual.
+    pub fn at(url: &str) -> Self {
+        Self { urls: vec![url.to_owned()], ..Self::default() }
+    }
+}
+
+/// A chain behind JSON-RPC over HTTP, with one account that pays for transactions.
 pub struct JsonRpcChain {
     provider: DynProvider,
-    /// Held from taking a nonce until the node has the transaction: two at once would take the same one.
-    lane: Arc<Mutex<()>>,
+    /// None where the account is only read about.
+    sender: Option<Sender>,
     account: Address,
-    /// Reads for the account and sends nothing.
-    watches: bool,
     chain_id: u64,
     addresses: Addresses,
     first_block: u64,
     confirmations: u64,
-    host: String,
-}
-
-/// Whose account a chain is used with.
-pub(crate) enum Account {
-    /// Sends transactions.
-    Signs(Address, EthereumWallet),
-    /// Is read about.
-    Watched(Address),
-}
-
-impl Account {
-    /// `key`: 32 bytes, big-endian.
-    fn with_key(key: &[u8; 32]) -> Result<Self, ChainFault> {
-        let problem = || ChainFault::Unexpected { what: "connect", problem: "the key is out of range".into() };
-        let signer = PrivateKeySigner::from_slice(key).map_err(|_| problem())?;
-        Ok(Self::Signs(signer.address(), EthereumWallet::from(signer)))
-    }
-
-    pub(crate) fn of(signer: Arc<dyn Signer>) -> Self {
-        Self::Signs(signer.address(), EthereumWallet::from(TransactionSigner(signer)))
-    }
+    log_span: LogSpan,
+    hosts: String,
 }
 
 impl JsonRpcChain {
@@ -71,11 +69,11 @@ impl JsonRpcChain {
         unbond_delay_s: u64,
     ) -> Result<Self, ChainFault> {
         let placeholder = Addresses { token: Address::ZERO, registry: Address::ZERO, escrow: Address::ZERO };
-        let mut chain = Self::dial(rpc_url, Account::with_key(key)?, placeholder).await?;
-        let nonce = chain.next_nonce("deploy").await?;
+        let mut chain = Self::dial(RpcSettings::at(rpc_url), Account::with_key(key)?, placeholder).await?;
+        let nonce = chain.sender("deploy")?.next_nonce("deploy").await?;
         chain.addresses = Addresses::predict(chain.account, nonce);
         for creation in chain.addresses.creations(treasury, unbond_delay_s) {
-            let receipt = chain.transact("deploy", TransactionRequest::default().with_deploy_code(creation)).await?;
+            let receipt = chain.send_again("deploy", None, creation, U256::ZERO).await?;
             if chain.first_block == 0 {
                 chain.first_block = receipt.mined.block;
             }
@@ -90,7 +88,15 @@ impl JsonRpcChain {
     /// [`ChainFault::Unreachable`] where the node does not answer, [`ChainFault::Unexpected`] where the addresses hold
     /// something else.
     pub async fn connect(rpc_url: &str, key: &[u8; 32], addresses: Addresses) -> Result<Self, ChainFault> {
-        let chain = Self::dial(rpc_url, Account::with_key(key)?, addresses).await?;
+        Self::open(RpcSettings::at(rpc_url), Account::with_key(key)?, addresses).await
+    }
+
+    /// As [`JsonRpcChain::connect`], with several endpoints, a journal, and all else that can be set.
+    ///
+    /// # Errors
+    /// As [`JsonRpcChain::connect`], and where the journal is in use or damaged.
+    pub async fn open(settings: RpcSettings, account: Account, addresses: Addresses) -> Result<Self, ChainFault> {
+        let chain = Self::dial(settings, account, addresses).await?;
         chain.check_deployment().await?;
         Ok(chain)
     }
@@ -106,6 +112,9 @@ impl JsonRpcChain {
     #[must_use]
     pub fn with_confirmations(mut self, confirmations: u64) -> Self {
         self.confirmations = confirmations.max(1);
+        if let Some(sender) = &mut self.sender {
+            sender.set_confirmations(self.confirmations);
+        }
         self
     }
 
@@ -133,12 +142,12 @@ impl JsonRpcChain {
         let escrow = self.addresses.escrow;
         let receipt = if token.is_zero() {
             let call = TribunalEscrow::depositNativeCall {}.abi_encode();
-            let request = TransactionRequest::default().with_to(escrow).with_input(call).with_value(amount);
-            self.transact("deposit", request).await?
+            self.send_again("deposit", Some(escrow), call.into(), amount).await?
         } else {
-            let approve = TestToken::approveCall { spender: escrow, value: amount };
-            self.send("approve", token, approve.abi_encode().into()).await?;
-            self.send("deposit", escrow, TribunalEscrow::depositCall { token, amount }.abi_encode().into()).await?
+            let approve = TestToken::approveCall { spender: escrow, value: amount }.abi_encode();
+            self.send_again("approve", Some(token), approve.into(), U256::ZERO).await?;
+            let deposit = TribunalEscrow::depositCall { token, amount }.abi_encode();
+            self.send_again("deposit", Some(escrow), deposit.into(), U256::ZERO).await?
         };
         Ok(receipt.mined)
     }
@@ -148,8 +157,9 @@ impl JsonRpcChain {
     /// # Errors
     /// Where there is less.
     pub async fn withdraw(&self, token: Address, amount: Amount) -> Result<Mined, ChainFault> {
-        let call = TribunalEscrow::withdrawCall { token, amount: amount.base_units() };
-        self.send("withdraw", self.addresses.escrow, call.abi_encode().into()).await.map(|receipt| receipt.mined)
+        let call = TribunalEscrow::withdrawCall { token, amount: amount.base_units() }.abi_encode();
+        let receipt = self.send_again("withdraw", Some(self.addresses.escrow), call.into(), U256::ZERO).await?;
+        Ok(receipt.mined)
     }
 
     /// Development chains only: makes new test tokens and puts them into the escrow as any `account`.
@@ -196,29 +206,33 @@ impl JsonRpcChain {
             client.request("anvil_setBalance", (account, "0xde0b6b3a7640000")).await.map_err(asked)?;
         let request = TransactionRequest::default().with_from(account).with_to(to).with_input(call.abi_encode());
         let hash: TxHash = client.request("eth_sendTransaction", (request,)).await.map_err(asked)?;
-        self.receipt(C::SIGNATURE, hash).await.map(|_| ())
+        self.receipts().wait(C::SIGNATURE, hash).await.map(|_| ())
     }
 
-    pub(crate) async fn dial(rpc_url: &str, account: Account, addresses: Addresses) -> Result<Self, ChainFault> {
-        let endpoints = Endpoints::new(&[rpc_url.to_owned()], None)?;
-        let (client, chain_id) = endpoints.client().await?;
-        let (account, watches, provider) = match account {
-            Account::Signs(address, wallet) => {
-                (address, false, ProviderBuilder::new().wallet(wallet).connect_client(client).erased())
-            }
-            Account::Watched(address) => (address, true, ProviderBuilder::new().connect_client(client).erased()),
+    pub(crate) async fn dial(
+        settings: RpcSettings,
+        account: Account,
+        addresses: Addresses,
+    ) -> Result<Self, ChainFault> {
+        let endpoints = Endpoints::new(&settings.urls, settings.chain_id)?.with_limits(settings.limits);
+        let (provider, chain_id) = endpoints.connect().await?;
+        let address = account.address();
+        let sender = if account.signs() {
+            let journal = settings.journal.as_deref();
+            Some(Sender::over(provider.clone(), chain_id, account, settings.sender, journal).await?)
+        } else {
+            None
         };
-        let host = endpoints.describe();
         Ok(Self {
             provider,
-            lane: Arc::default(),
-            account,
-            watches,
+            sender,
+            account: address,
             chain_id,
             addresses,
-            first_block: 0,
-            confirmations: 1,
-            host,
+            first_block: settings.first_block,
+            confirmations: settings.sender.confirmations.max(1),
+            log_span: LogSpan::default(),
+            hosts: endpoints.describe(),
         })
     }
 
@@ -242,117 +256,30 @@ impl JsonRpcChain {
         self.addresses = addresses;
     }
 
-    /// Why a transaction was not taken: as for anything, or because the account cannot pay for it.
-    fn unsent(&self, what: &'static str, error: TransportError) -> ChainFault {
-        if let RpcError::ErrorResp(answer) = &error
-            && answer.message.to_lowercase().contains("insufficient funds")
-        {
-            return ChainFault::Unfunded { what, account: self.account, problem: answer.message.to_string() };
-        }
-        fault(what, error)
+    fn receipts(&self) -> Receipts {
+        Receipts { provider: self.provider.clone(), confirmations: self.confirmations }
     }
 
-    async fn next_nonce(&self, what: &'static str) -> Result<u64, ChainFault> {
-        self.provider.get_transaction_count(self.account).pending().await.map_err(|error| fault(what, error))
+    /// What sends for the account, for what the [`Chain`] trait does not.
+    ///
+    /// # Errors
+    /// Where the account is only read about.
+    pub fn sender(&self, what: &'static str) -> Result<&Sender, ChainFault> {
+        let problem = || format!("there is no key of {} here to send with", self.account);
+        self.sender.as_ref().ok_or_else(|| ChainFault::Unexpected { what, problem: problem() })
     }
 
-    /// Why a transaction was not taken, looked at once more: what the contract refuses while a transaction of this account
-    /// waits to be mined may be what that one does.
-    async fn refused(&self, what: &'static str, error: TransportError) -> ChainFault {
-        let refused = self.unsent(what, error);
-        if !matches!(refused, ChainFault::Reverted { .. }) {
-            return refused;
-        }
-        let mined = async {
-            let latest = self.provider.get_transaction_count(self.account).latest();
-            latest.await.map_err(|error| fault(what, error))
-        };
-        match (self.next_nonce(what).await, mined.await) {
-            (Ok(pending), Ok(latest)) if pending <= latest => refused,
-            (Ok(_), Ok(_)) => ChainFault::Unreachable {
-                what: format!("{what}: an earlier transaction of this account is not mined yet"),
-                source: Box::new(refused),
-            },
-            (Err(unknown), _) | (_, Err(unknown)) => unknown,
-        }
+    /// Sends what may be wanted again; only what was not seen to its end is resumed.
+    pub(crate) async fn send_again(
+        &self,
+        what: &'static str,
+        to: Option<Address>,
+        data: Bytes,
+        value: U256,
+    ) -> Result<SentReceipt, ChainFault> {
+        let sender = self.sender(what)?;
+        sender.send_again(sender.effect_id(to, &data, value), what, to, data, value).await
     }
-
-    async fn transact(&self, what: &'static str, request: TransactionRequest) -> Result<Receipt, ChainFault> {
-        if self.watches {
-            let problem = format!("there is no key of {} here to send with", self.account);
-            return Err(ChainFault::Unexpected { what, problem });
-        }
-        let request = request.with_from(self.account);
-        let sent = {
-            let _lane = self.lane.lock().await;
-            // The estimate runs the call: what the contract refuses is known, with its reason, before it costs gas.
-            let gas = match self.provider.estimate_gas(request.clone()).block(BlockId::pending()).await {
-                Ok(gas) => gas,
-                Err(error) => return Err(self.refused(what, error).await),
-            };
-            let request = request.with_nonce(self.next_nonce(what).await?).with_gas_limit(gas.saturating_add(gas / 4));
-            match self.provider.send_transaction(request).await {
-                Ok(sent) => *sent.tx_hash(),
-                Err(error) => return Err(self.refused(what, error).await),
-            }
-        };
-        tracing::debug!(step = what, transaction = %sent, "transaction sent");
-        self.receipt(what, sent).await
-    }
-
-    /// Waits until a transaction that was sent is mined. What the node cannot answer is asked again: the transaction is out,
-    /// and sending it once more would be refused for what it did.
-    async fn receipt(&self, what: &'static str, hash: TxHash) -> Result<Receipt, ChainFault> {
-        let mut last = None;
-        let polling = async {
-            loop {
-                // Asked again at every turn: a reorganisation may take a transaction out of its block.
-                match self.poll(hash).await {
-                    Ok(Some((receipt, block_time_s))) => return read(what, &receipt, block_time_s),
-                    Ok(None) => last = None,
-                    Err(error) => {
-                        let source = source(error);
-                        tracing::debug!(step = what, transaction = %hash, fault = %source, "a receipt could not be read");
-                        last = Some(source);
-                    }
-                }
-                tokio::time::sleep(POLL_INTERVAL).await;
-            }
-        };
-        let outcome = tokio::time::timeout(RECEIPT_TIMEOUT, polling).await;
-        outcome.unwrap_or_else(|elapsed| {
-            Err(ChainFault::Unreachable {
-                what: format!("{what}: transaction {hash} was not seen mined in {} s", RECEIPT_TIMEOUT.as_secs()),
-                source: last.unwrap_or_else(|| Box::new(elapsed)),
-            })
-        })
-    }
-
-    /// The receipt and its block's unix time, once it has its confirmations.
-    async fn poll(&self, hash: TxHash) -> Result<Option<(TransactionReceipt, u64)>, TransportError> {
-        let Some(receipt) = self.provider.get_transaction_receipt(hash).await? else { return Ok(None) };
-        let Some(number) = receipt.block_number else { return Ok(None) };
-        if self.confirmations > 1
-            && self.provider.get_block_number().await? < number.saturating_add(self.confirmations - 1)
-        {
-            return Ok(None);
-        }
-        // One of several nodes behind an address may lack a block that another has.
-        let block = self.provider.get_block_by_number(number.into()).await?;
-        Ok(block.map(|block| (receipt, block.header.timestamp)))
-    }
-}
-
-fn read(what: &'static str, receipt: &TransactionReceipt, block_time_s: u64) -> Result<Receipt, ChainFault> {
-    let hash = receipt.transaction_hash;
-    if !receipt.status() {
-        // Another transaction came between the estimate and this one.
-        let reason = format!("transaction {hash} failed when mined");
-        return Err(ChainFault::Reverted { step: what, reason, too_early: false });
-    }
-    let block = receipt.block_number.unwrap_or_default();
-    let mined = Mined { transaction: hash, block, block_time_s, gas_used: receipt.gas_used, settlement: None };
-    Ok(Receipt { mined, logs: receipt.logs().iter().map(|log| log.inner.clone()).collect() })
 }
 
 /// Whether the contract refused or the node failed.
@@ -370,13 +297,10 @@ pub(crate) fn fault(what: &'static str, error: TransportError) -> ChainFault {
     ChainFault::Unreachable { what: what.into(), source: source(error) }
 }
 
-fn source(error: TransportError) -> Box<dyn std::error::Error + Send + Sync> {
+/// An error without the layers that say nothing.
+pub(crate) fn source(error: TransportError) -> Box<dyn std::error::Error + Send + Sync> {
     match error {
-        // An HTTP client's error prints the URL, whose path may be a secret.
-        RpcError::Transport(TransportErrorKind::Custom(error)) => match error.downcast::<reqwest::Error>() {
-            Ok(error) => Box::new(error.without_url()),
-            Err(error) => error,
-        },
+        RpcError::Transport(TransportErrorKind::Custom(error)) => error,
         other => Box::new(other),
     }
 }
@@ -397,8 +321,17 @@ impl Node for JsonRpcChain {
         })
     }
 
-    fn send<'a>(&'a self, what: &'static str, to: Address, data: Bytes) -> BoxFuture<'a, Result<Receipt, ChainFault>> {
-        Box::pin(self.transact(what, TransactionRequest::default().with_to(to).with_input(data)))
+    fn send<'a>(
+        &'a self,
+        what: &'static str,
+        to: Address,
+        data: Bytes,
+    ) -> BoxFuture<'a, Result<SentReceipt, ChainFault>> {
+        Box::pin(async move {
+            let sender = self.sender(what)?;
+            let effect = sender.effect_id(Some(to), &data, U256::ZERO);
+            sender.send(effect, what, Some(to), data, U256::ZERO).await
+        })
     }
 
     fn find<'a>(
@@ -406,16 +339,16 @@ impl Node for JsonRpcChain {
         contract: Address,
         signature: B256,
         topic: B256,
-    ) -> BoxFuture<'a, Result<Vec<Receipt>, ChainFault>> {
+    ) -> BoxFuture<'a, Result<Vec<SentReceipt>, ChainFault>> {
         Box::pin(async move {
             let filter = Filter::new().address(contract).event_signature(signature).topic1(topic);
-            let filter = filter.from_block(self.first_block);
-            let logs = self.provider.get_logs(&filter).await.map_err(|error| fault("events", error))?;
+            let head = self.provider.get_block_number().await.map_err(|error| fault("events", error))?;
+            let logs = get_logs_split(&self.provider, &filter, self.first_block, head, &self.log_span).await?;
             let mut hashes: Vec<TxHash> = logs.iter().filter_map(|log| log.transaction_hash).collect();
             hashes.dedup();
             let mut receipts = Vec::with_capacity(hashes.len());
             for hash in hashes {
-                receipts.push(self.receipt("events", hash).await?);
+                receipts.push(self.receipts().wait("events", hash).await?);
             }
             Ok(receipts)
         })
@@ -432,7 +365,7 @@ impl Chain for JsonRpcChain {
     }
 
     fn describe(&self) -> String {
-        format!("JSON-RPC at {}", self.host)
+        format!("JSON-RPC at {}", self.hosts)
     }
 
     fn perform<'a>(&'a self, step: &'a Step) -> BoxFuture<'a, Result<Mined, ChainFault>> {

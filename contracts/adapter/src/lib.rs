@@ -17,12 +17,13 @@ mod deploy;
 mod endpoints;
 mod fault;
 mod in_process;
-mod journal;
 mod json_rpc;
+mod line_file;
 mod logs;
 mod observer;
 mod perform;
 mod registry;
+mod sender;
 mod step;
 mod wallet;
 
@@ -36,9 +37,12 @@ pub use in_process::{
     IN_PROCESS_CHAIN_ID, IN_PROCESS_DEPLOYER, IN_PROCESS_ESCROW, IN_PROCESS_REGISTRY, IN_PROCESS_TOKEN,
     IN_PROCESS_TREASURY, IN_PROCESS_UNBOND_DELAY_S, InProcessChain,
 };
-pub use journal::{Journal, JournalFault};
-pub use json_rpc::JsonRpcChain;
+pub use json_rpc::{JsonRpcChain, RpcSettings};
+pub use line_file::{LineFile, LineFileFault};
 pub use logs::{LogSpan, get_logs_split};
-pub use observer::{BlockRef, Cursor, Observed, ObservedLog, Observer, Watched};
+pub use observer::{BlockRef, Cursor, Observed, ObservedLog, Observer, Watched, block_time_s};
+pub use perform::SentReceipt;
 pub use registry::Registry;
+pub use sender::{Sender, SenderSettings};
 pub use step::Step;
+pub use wallet::Account;

@@ -309,6 +309,16 @@ impl Observer {
     }
 }
 
+/// Unix time of the newest block: the chain's own clock.
+///
+/// # Errors
+/// Where the node cannot be asked.
+pub async fn block_time_s(node: &DynProvider) -> Result<u64, ChainFault> {
+    let block = node.get_block_by_number(BlockNumberOrTag::Latest).await.map_err(|error| fault("block", error))?;
+    let missing = || ChainFault::Unexpected { what: "block", problem: "the node has no newest block".into() };
+    Ok(block.ok_or_else(missing)?.header.timestamp)
+}
+
 enum Refused {
     /// A smaller range may do.
     TooMuch(ChainFault),

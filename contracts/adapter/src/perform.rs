@@ -14,8 +14,10 @@ const FINDER_SHARE: u64 = 10;
 
 /// A transaction that was mined, and its logs.
 #[derive(Clone, Debug)]
-pub(crate) struct Receipt {
+pub struct SentReceipt {
+    /// Where.
     pub mined: Mined,
+    /// In their order.
     pub logs: Vec<Log>,
 }
 
@@ -29,7 +31,12 @@ pub(crate) trait Node: Send + Sync {
     fn call<'a>(&'a self, what: &'static str, to: Address, data: Bytes) -> BoxFuture<'a, Result<Bytes, ChainFault>>;
 
     /// Sends a transaction and waits until it is mined.
-    fn send<'a>(&'a self, what: &'static str, to: Address, data: Bytes) -> BoxFuture<'a, Result<Receipt, ChainFault>>;
+    fn send<'a>(
+        &'a self,
+        what: &'static str,
+        to: Address,
+        data: Bytes,
+    ) -> BoxFuture<'a, Result<SentReceipt, ChainFault>>;
 
     /// Transactions with an event of `contract` that has this signature and first indexed topic, oldest first.
     fn find<'a>(
@@ -37,7 +44,7 @@ pub(crate) trait Node: Send + Sync {
         contract: Address,
         signature: B256,
         topic: B256,
-    ) -> BoxFuture<'a, Result<Vec<Receipt>, ChainFault>>;
+    ) -> BoxFuture<'a, Result<Vec<SentReceipt>, ChainFault>>;
 }
 
 /// Takes a step or finds what came of it.
@@ -106,31 +113,41 @@ async fn earlier(node: &dyn Node, step: &Step) -> Result<Option<Mined>, ChainFau
         _ => {}
     }
     let case = case(node, terms_hash).await?;
-    let first = async |signature: B256| {
+    // The contract says that it happened: a node that does not find it is behind, or is asked too late a part.
+    let missing = |event: &str| ChainFault::Unreachable {
+        what: format!("{}: the step was taken, but no event {event} is found", step.name()),
+        source: "the node is behind, or the first block to search is too high".into(),
+    };
+    let first = async |signature: B256, event: &str| {
         let found = node.find(escrow, signature, terms_hash).await?;
-        Ok::<_, ChainFault>(found.first().map(|receipt| with_settlement(escrow, receipt)))
+        let first = found.first().map(|receipt| with_settlement(escrow, receipt));
+        first.map(Some).ok_or_else(|| missing(event))
     };
     let taken = match step {
-        Step::Open { .. } if case.state >= CaseState::Open => first(TribunalEscrow::CaseOpened::SIGNATURE_HASH).await?,
+        Step::Open { .. } if case.state >= CaseState::Open => {
+            first(TribunalEscrow::CaseOpened::SIGNATURE_HASH, "CaseOpened").await?
+        }
         // Another claim than the one on chain is another step, which the contract refuses.
         Step::Submit { count, claim_digest, .. }
             if case.submitted_at_s > 0 && (case.instruction_count, case.claim_digest) == (*count, *claim_digest) =>
         {
-            first(TribunalEscrow::ResultSubmitted::SIGNATURE_HASH).await?
+            first(TribunalEscrow::ResultSubmitted::SIGNATURE_HASH, "ResultSubmitted").await?
         }
-        Step::Dispute { .. } if case.disputed_at_s > 0 => first(TribunalEscrow::CaseDisputed::SIGNATURE_HASH).await?,
+        Step::Dispute { .. } if case.disputed_at_s > 0 => {
+            first(TribunalEscrow::CaseDisputed::SIGNATURE_HASH, "CaseDisputed").await?
+        }
         Step::Reveal { party, .. } if revealed(&case, *party) => {
             let found = node.find(escrow, TribunalEscrow::SeedRevealed::SIGNATURE_HASH, terms_hash).await?;
             let this = found.iter().find(|receipt| {
                 decoded::<TribunalEscrow::SeedRevealed>(escrow, receipt).any(|it| i32::from(it.party) == *party as i32)
             });
-            this.map(|receipt| receipt.mined)
+            Some(this.ok_or_else(|| missing("SeedRevealed"))?.mined)
         }
         _ if case.state == CaseState::Settled && !matches!(step, Step::Open { .. } | Step::Submit { .. }) => {
-            first(TribunalEscrow::CaseSettled::SIGNATURE_HASH).await?
+            first(TribunalEscrow::CaseSettled::SIGNATURE_HASH, "CaseSettled").await?
         }
         Step::Submit { .. } if case.state == CaseState::Settled && case.submitted_at_s == 0 => {
-            first(TribunalEscrow::CaseSettled::SIGNATURE_HASH).await?
+            first(TribunalEscrow::CaseSettled::SIGNATURE_HASH, "CaseSettled").await?
         }
         _ => None,
     };
@@ -164,12 +181,12 @@ fn revealed(case: &CaseView, party: Party) -> bool {
 }
 
 /// Events of one kind that a contract emitted in a transaction.
-fn decoded<E: SolEvent>(contract: Address, receipt: &Receipt) -> impl Iterator<Item = E> {
+fn decoded<E: SolEvent>(contract: Address, receipt: &SentReceipt) -> impl Iterator<Item = E> {
     let from = receipt.logs.iter().filter(move |log| log.address == contract);
     from.filter_map(|log| E::decode_log(log).ok()).map(|log| log.data)
 }
 
-fn with_settlement(escrow: Address, receipt: &Receipt) -> Mined {
+fn with_settlement(escrow: Address, receipt: &SentReceipt) -> Mined {
     let settled = decoded::<TribunalEscrow::CaseSettled>(escrow, receipt).next();
     let settlement = settled.and_then(|it| {
         Some(SettlementView {

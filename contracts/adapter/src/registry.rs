@@ -5,13 +5,14 @@
 use std::sync::Arc;
 
 use alloy::providers::Provider;
+use alloy_primitives::U256;
 use tribunal_events::{Address, Amount, Signer};
 
 use crate::{
-    Addresses, BondView, ChainFault, JsonRpcChain, Mined,
+    Account, Addresses, BondView, ChainFault, JsonRpcChain, Mined, RpcSettings,
     bindings::{registry::MediatorRegistry, token::TestToken},
-    json_rpc::{Account, fault},
-    perform::{self, Node, view},
+    json_rpc::fault,
+    perform::{self, view},
 };
 
 impl JsonRpcChain {
@@ -27,7 +28,10 @@ impl JsonRpcChain {
         escrow: Option<Address>,
         token: Option<Address>,
     ) -> Result<Self, ChainFault> {
-        Self::dial(rpc_url, Account::of(signer), at(registry)).await?.with_registry(escrow, token).await
+        Self::dial(RpcSettings::at(rpc_url), Account::of(signer), at(registry))
+            .await?
+            .with_registry(escrow, token)
+            .await
     }
 
     /// Connects to the registry to read about `account`; sends nothing.
@@ -41,7 +45,8 @@ impl JsonRpcChain {
         escrow: Option<Address>,
         token: Option<Address>,
     ) -> Result<Self, ChainFault> {
-        Self::dial(rpc_url, Account::Watched(account), at(registry)).await?.with_registry(escrow, token).await
+        let account = Account::watched(account);
+        Self::dial(RpcSettings::at(rpc_url), account, at(registry)).await?.with_registry(escrow, token).await
     }
 
     async fn with_registry(mut self, escrow: Option<Address>, token: Option<Address>) -> Result<Self, ChainFault> {
@@ -214,9 +219,7 @@ impl Registry<'_> {
     /// # Errors
     /// As [`Registry::bond_of`].
     pub async fn block_time_s(&self) -> Result<u64, ChainFault> {
-        let block = self.chain.provider().get_block_by_number(alloy::eips::BlockNumberOrTag::Latest).await;
-        let missing = || ChainFault::Unexpected { what: "block", problem: "the node has no newest block".into() };
-        Ok(block.map_err(|error| fault("block", error))?.ok_or_else(missing)?.header.timestamp)
+        crate::block_time_s(self.chain.provider()).await
     }
 
     async fn send<C: alloy_sol_types::SolCall>(
@@ -225,6 +228,7 @@ impl Registry<'_> {
         to: Address,
         call: C,
     ) -> Result<Mined, ChainFault> {
-        Node::send(self.chain, what, to, call.abi_encode().into()).await.map(|receipt| receipt.mined)
+        let receipt = self.chain.send_again(what, Some(to), call.abi_encode().into(), U256::ZERO).await?;
+        Ok(receipt.mined)
     }
 }

@@ -2,11 +2,61 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use alloy::{consensus::SignableTransaction, network::TxSigner, primitives::Signature, signers};
+use alloy::{
+    consensus::SignableTransaction,
+    network::{EthereumWallet, TxSigner},
+    primitives::Signature,
+    signers::{self, local::PrivateKeySigner},
+};
 use tribunal_events::{Address, Signer};
 
+use crate::ChainFault;
+
+/// The account that a chain is used as.
+#[derive(Clone)]
+pub struct Account {
+    address: Address,
+    /// None reads and sends nothing.
+    wallet: Option<EthereumWallet>,
+}
+
+impl Account {
+    /// Sends with a raw key: 32 bytes, big-endian.
+    ///
+    /// # Errors
+    /// Where that is no secp256k1 key.
+    pub fn with_key(key: &[u8; 32]) -> Result<Self, ChainFault> {
+        let problem = || ChainFault::Unexpected { what: "connect", problem: "the key is out of range".into() };
+        let signer = PrivateKeySigner::from_slice(key).map_err(|_| problem())?;
+        Ok(Self { address: signer.address(), wallet: Some(EthereumWallet::from(signer)) })
+    }
+
+    /// Sends with any signer, here or remote.
+    pub fn of(signer: Arc<dyn Signer>) -> Self {
+        Self { address: signer.address(), wallet: Some(EthereumWallet::from(TransactionSigner(signer))) }
+    }
+
+    /// Is read about and sends nothing.
+    pub const fn watched(address: Address) -> Self {
+        Self { address, wallet: None }
+    }
+
+    /// Its address.
+    pub const fn address(&self) -> Address {
+        self.address
+    }
+
+    pub(crate) const fn signs(&self) -> bool {
+        self.wallet.is_some()
+    }
+
+    pub(crate) fn into_wallet(self) -> Option<EthereumWallet> {
+        self.wallet
+    }
+}
+
 /// A signer as alloy's wallets take it. What is signed is keccak256 of the transaction's own encoding.
-pub(crate) struct TransactionSigner(pub Arc<dyn Signer>);
+struct TransactionSigner(Arc<dyn Signer>);
 
 impl TxSigner<Signature> for TransactionSigner {
     fn address(&self) -> Address {

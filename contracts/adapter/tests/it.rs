@@ -10,9 +10,13 @@ mod case;
 mod fake_node;
 #[path = "it/observer.rs"]
 mod observer;
+#[path = "it/endpoints.rs"]
+mod endpoints;
 #[path = "it/proxy.rs"]
 mod proxy;
 #[path = "it/scenarios.rs"]
 mod scenarios;
+#[path = "it/sender.rs"]
+mod sender;
 #[path = "it/world.rs"]
 mod world;

@@ -7,11 +7,11 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tribunal_contracts::{BlockRef, Cursor, Journal, JournalFault};
+use tribunal_contracts::{BlockRef, Cursor, LineFile, LineFileFault};
 use tribunal_events::{Address, B256, VerdictKind};
 
-/// Kind of the journal.
-const KIND: &str = "market";
+/// The first line of a journal.
+const HEADER: &str = r#"{"tribunal_market_cases":1}"#;
 /// Bytes of a report's evidence that are kept; of longer ones its digest stands for it.
 const EVIDENCE_BYTES_MAX: usize = 384 << 10;
 
@@ -200,9 +200,9 @@ impl Book {
     ///
     /// # Errors
     /// Where it cannot be read.
-    pub fn read(path: &Path) -> Result<Self, JournalFault> {
+    pub fn read(path: &Path) -> Result<Self, LineFileFault> {
         let mut book = Self::default();
-        for entry in Journal::read(path, KIND)? {
+        for entry in LineFile::read(path, HEADER)? {
             book.fold(entry);
         }
         Ok(book)
@@ -212,8 +212,8 @@ impl Book {
     ///
     /// # Errors
     /// Where it cannot be read or is in use.
-    pub fn open(path: &Path) -> Result<(Journal<Entry>, Self), JournalFault> {
-        let (journal, entries) = Journal::open(path, KIND)?;
+    pub fn open(path: &Path) -> Result<(LineFile<Entry>, Self), LineFileFault> {
+        let (journal, entries) = LineFile::open(path, HEADER.into())?;
         let mut book = Self::default();
         for entry in entries {
             book.fold(entry);

@@ -14,12 +14,21 @@ pub struct Anvil {
 pub const DEPLOYER_KEY: [u8; 32] =
     alloy_primitives::hex!("ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80");
 
+/// Where nothing listens.
+pub const NO_NODE: &str = "http://127.0.0.1:1";
+
 impl Anvil {
     /// Starts it on a free port with its clock at `start_s`, and waits until it listens.
     pub fn start(start_s: u64) -> Self {
+        Self::start_with(start_s, &["--hardfork", "prague"])
+    }
+
+    /// The same with other arguments.
+    pub fn start_with(start_s: u64, arguments: &[&str]) -> Self {
         let mut child = Command::new(binary())
-            .args(["--host", "127.0.0.1", "--port", "0", "--chain-id", "31337", "--hardfork", "prague"])
+            .args(["--host", "127.0.0.1", "--port", "0", "--chain-id", "31337"])
             .args(["--timestamp", &start_s.to_string()])
+            .args(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
