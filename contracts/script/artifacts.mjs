@@ -20,6 +20,8 @@ const names = [
   "MarketLilypadPayments",
   "MarketLilypadMediation",
   "MarketLilypadController",
+  "TribunalArbiter",
+  "PanelHandler",
 ];
 for (const name of names) {
   const built = JSON.parse(readFileSync(`out/${name}.sol/${name}.json`, "utf8"));

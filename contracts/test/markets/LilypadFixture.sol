@@ -27,7 +27,7 @@ abstract contract LilypadFixture is MarketCheats {
     /// Content addresses are as long as the market's.
     string internal constant DEAL_ID = "QmcbaZkXVfPBC6wqFtE9h4nqvKVyQ1qFt2eBdVuQmXyZ12";
     string internal constant RESULTS_ID = "QmRE5uLtS8Zb7q3fQ1vT2yHkPz9n6mXw4dCjBsAaGgKkLm";
-    string internal constant DATA_ID = "QmDataZkXVfPBC6wqFtE9h4nqvKVyQ1qFt2eBdVuQmXyZ34";
+    string internal constant DATA_ID = "QmDataZkXVfPBC6wqFtE9h4nqvKVyQ1qFt2eBdVuQmXyZ3";
 
     MarketLilypadToken internal token;
     MarketLilypadStorage internal store;

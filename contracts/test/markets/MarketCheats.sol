@@ -15,7 +15,6 @@ interface MarketVm {
     function getRecordedLogs() external returns (Log[] memory);
     function prank(address sender, address origin) external;
     function startPrank(address sender, address origin) external;
-    function writeFile(string calldata path, string calldata data) external;
     function envOr(string calldata name, bool otherwise) external view returns (bool);
 }
 

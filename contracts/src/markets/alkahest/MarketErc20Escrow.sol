@@ -37,4 +37,8 @@ contract MarketErc20Escrow is MarketEscrowBase {
     {
         return IArbiter(arbiter).check(fulfillment, demand, escrowUid);
     }
+
+    function _requireFulfilling(Attestation memory fulfillment) internal view override {
+        _requireInForce(fulfillment);
+    }
 }

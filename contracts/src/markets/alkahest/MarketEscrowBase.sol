@@ -53,6 +53,9 @@ abstract contract MarketEscrowBase is MarketObligation, ReentrancyGuard {
         virtual
         returns (bool);
 
+    /// What the generation asks of a fulfilment itself, but for its reference to the escrow.
+    function _requireFulfilling(Attestation memory fulfillment) internal view virtual;
+
     function _make(ObligationData calldata data, uint64 expirationTime, address recipient)
         private
         nonReentrant
@@ -69,7 +72,7 @@ abstract contract MarketEscrowBase is MarketObligation, ReentrancyGuard {
         if (escrow.schema != ATTESTATION_SCHEMA) revert InvalidEscrowAttestation();
         _requireInForce(escrow);
         if (fulfillment.refUID != escrowUid) revert InvalidFulfillment();
-        _requireInForce(fulfillment);
+        _requireFulfilling(fulfillment);
         ObligationData memory terms = _decode(escrow.data);
         if (!_approved(terms.arbiter, fulfillment, terms.demand, escrowUid)) revert InvalidFulfillment();
         _revoke(escrowUid);
