@@ -18,13 +18,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::future::BoxFuture;
 use alloy_primitives::U256;
+use futures::future::BoxFuture;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tribunal_contracts::{ChainFault, LineFile, LineFileFault, Observed, ObservedLog, Observer, RpcNode, Sender, Watched};
+use tribunal_contracts::{
+    ChainFault, LineFile, LineFileFault, Observed, ObservedLog, Observer, RpcNode, Sender, Watched,
+};
 use tribunal_events::{Address, B256, Domain, Signer, SignerFault, VerdictKind};
 use tribunal_verifiers::{BadRequest, Request, Service};
 
@@ -293,7 +295,8 @@ impl Market {
 
     /// Follows, judges and answers until cancelled. What is at work then is given up; it is taken up at the next start.
     pub async fn run(self: Arc<Self>, cancel: CancellationToken) {
-        let mut observer = Observer::new(self.sender.provider().clone(), self.watched.clone(), self.kept().book.cursor().clone());
+        let mut observer =
+            Observer::new(self.sender.provider().clone(), self.watched.clone(), self.kept().book.cursor().clone());
         let mut tasks = JoinSet::<(B256, Outcome)>::new();
         let mut pauses = BTreeMap::<B256, Pause>::new();
         let mut at_work = std::collections::BTreeSet::new();
@@ -493,7 +496,9 @@ impl Market {
         let Answer { to, data } = self.marketplace.answer(&case.subject, valid);
         let effect = self.sender.effect_id(Some(to), &data, U256::ZERO);
         let sent = self.sender.send(effect, self.marketplace.kind(), Some(to), data.into(), U256::ZERO).await;
-        sent.map_err(|fault| (if fault.retry_helps() { "chain" } else { "refused" }, crate::failure::with_causes(&fault)))?;
+        sent.map_err(|fault| {
+            (if fault.retry_helps() { "chain" } else { "refused" }, crate::failure::with_causes(&fault))
+        })?;
         self.counts.sent.fetch_add(1, Ordering::Relaxed);
         Ok(Outcome::Sent)
     }
@@ -510,7 +515,8 @@ impl Market {
         let wall_ms = left_s.map_or(u64::MAX, |left_s| left_s.saturating_sub(ANSWER_S).max(1).saturating_mul(1_000));
         let (verifier, signer, asked) = (Arc::clone(&self.verifier), Arc::clone(&self.signer), request.clone());
         let domain = Domain::new(self.sender.chain_id(), self.marketplace.contract());
-        let verifying = tokio::task::spawn_blocking(move || verify(&verifier, signer.as_ref(), domain, &asked, wall_ms));
+        let verifying =
+            tokio::task::spawn_blocking(move || verify(&verifier, signer.as_ref(), domain, &asked, wall_ms));
         self.counts.verified.fetch_add(1, Ordering::Relaxed);
         let report = match verifying.await.map_err(|error| ended(&error))? {
             Ok(report) => report,

@@ -178,7 +178,9 @@ impl Alkahest {
     /// First topics of the events that matter.
     pub fn events(&self) -> Vec<B256> {
         match self.generation {
-            Generation::V1 => vec![abi::v1::ArbitrationRequested::SIGNATURE_HASH, abi::v1::ArbitrationMade::SIGNATURE_HASH],
+            Generation::V1 => {
+                vec![abi::v1::ArbitrationRequested::SIGNATURE_HASH, abi::v1::ArbitrationMade::SIGNATURE_HASH]
+            }
             Generation::Old => {
                 vec![abi::old::ArbitrationRequested::SIGNATURE_HASH, abi::old::ArbitrationMade::SIGNATURE_HASH]
             }
@@ -194,7 +196,8 @@ impl Alkahest {
             Generation::V1 => {
                 if let Some(it) = log.decode::<abi::v1::ArbitrationRequested>() {
                     let ours = it.oracle == self.oracle && it.demand.len() <= ITEM_BYTES_MAX;
-                    return ours.then(|| OracleEvent::Requested { fulfillment: it.fulfillmentUid, demand: Some(it.demand) });
+                    return ours
+                        .then(|| OracleEvent::Requested { fulfillment: it.fulfillmentUid, demand: Some(it.demand) });
                 }
                 let it = log.decode::<abi::v1::ArbitrationMade>().filter(|it| it.oracle == self.oracle)?;
                 Some(OracleEvent::Made { fulfillment: it.fulfillmentUid, key: it.decisionKey, decision: it.decision })
@@ -458,7 +461,8 @@ mod tests {
     fn a_fulfillments_text_is_read_in_every_layout() {
         let text = || "{}".to_owned();
         let tag = B256::repeat_byte(7);
-        let revealed = |payload: Vec<u8>| abi::Revealed { payload: payload.into(), salt: tag, schema: tag }.abi_encode();
+        let revealed =
+            |payload: Vec<u8>| abi::Revealed { payload: payload.into(), salt: tag, schema: tag }.abi_encode();
         for data in [
             abi::Item { item: text() }.abi_encode(),
             abi::TaggedItem { item: text(), schema: tag }.abi_encode(),

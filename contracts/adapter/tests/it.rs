@@ -6,12 +6,12 @@ mod anvil;
 mod artifacts;
 #[path = "it/case.rs"]
 mod case;
+#[path = "it/endpoints.rs"]
+mod endpoints;
 #[path = "it/fake_node.rs"]
 mod fake_node;
 #[path = "it/observer.rs"]
 mod observer;
-#[path = "it/endpoints.rs"]
-mod endpoints;
 #[path = "it/proxy.rs"]
 mod proxy;
 #[path = "it/scenarios.rs"]

@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn demand_and_fulfillment_make_a_request() {
         let mut artifacts = MemorySource::new();
-        let kept = artifacts.add(Arc::from(demand().as_bytes()));
+        let kept = artifacts.add(demand().into_bytes());
         let market = market(artifacts);
         let request = market.request(demand().as_bytes(), CLAIM).unwrap();
         assert_eq!(request["claim"]["exit_code"], 0);

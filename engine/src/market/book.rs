@@ -372,7 +372,8 @@ mod tests {
 
     #[test]
     fn long_evidence_is_not_kept() {
-        let report = serde_json::json!({ "digest": "x", "evidence": { "verifier": "v", "a": "b".repeat(EVIDENCE_BYTES_MAX) } });
+        let report =
+            serde_json::json!({ "digest": "x", "evidence": { "verifier": "v", "a": "b".repeat(EVIDENCE_BYTES_MAX) } });
         let kept = kept(report);
         assert_eq!(kept, serde_json::json!({ "digest": "x", "evidence": { "verifier": "v", "omitted": true } }));
     }
