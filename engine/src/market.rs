@@ -44,6 +44,9 @@ const AT_WORK_MAX: usize = 32;
 /// First wait before a held case is looked at again; doubles up to [`RETRY_MAX`].
 const RETRY_FIRST: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(600);
+/// Held for this reason a case is looked at again at least this often: others judge while it waits.
+const FEW_WORDS: &str = "few-votes";
+const WORDS_EVERY: Duration = Duration::from_secs(15);
 /// An answer that was sent and is not seen on the chain after this long is looked at again.
 const UNSEEN: Duration = Duration::from_secs(300);
 /// Blocks and time after which the place in the chain is kept though nothing happened.
@@ -133,7 +136,26 @@ pub trait Marketplace: Send + Sync {
 
     /// The transaction that says so.
     fn answer(&self, subject: &Value, valid: bool) -> Answer;
+
+    /// Whether answers are told that are not the own account's alone.
+    fn tells_of_others(&self) -> bool {
+        false
+    }
+
+    /// What the account signs beside the report where several decide together: the word without its signature, and what is
+    /// hashed for it.
+    fn word(&self, _subject: &Value, _report: &Value) -> Option<(Value, Vec<u8>)> {
+        None
+    }
+
+    /// Where several decide together: the transaction once enough have said the same, else why not yet, code and sentence.
+    fn gather<'a>(&'a self, _node: &'a RpcNode, _subject: &'a Value, _report: &'a Value) -> Option<Gathering<'a>> {
+        None
+    }
 }
+
+/// The words of others on their way.
+pub type Gathering<'a> = BoxFuture<'a, Result<Answer, (&'static str, String)>>;
 
 /// What a market is made of.
 pub struct Parts {
@@ -269,6 +291,16 @@ impl Market {
         &self.name
     }
 
+    /// Which marketplace, "alkahest".
+    pub fn kind(&self) -> &'static str {
+        self.marketplace.kind()
+    }
+
+    /// The contract that asks.
+    pub fn contract(&self) -> Address {
+        self.marketplace.contract()
+    }
+
     /// Chain and account that it answers as.
     pub const fn account(&self) -> (u64, Address) {
         (self.sender.chain_id(), self.sender.account())
@@ -282,6 +314,11 @@ impl Market {
     /// Every case as it stands.
     pub fn cases(&self) -> Vec<(B256, Case)> {
         self.kept().book.cases().iter().map(|(id, case)| (*id, case.clone())).collect()
+    }
+
+    /// What this account signed on a case where several decide together.
+    pub fn word(&self, id: &B256) -> Option<Value> {
+        self.kept().book.cases().get(id)?.report.as_ref()?.get("word").cloned()
     }
 
     /// How many cases stand where.
@@ -368,11 +405,12 @@ impl Market {
         let length = match outcome {
             Outcome::Sent => UNSEEN,
             Outcome::Held { code, why } => {
+                let longest = if code == FEW_WORDS { WORDS_EVERY } else { RETRY_MAX };
                 let entry = Entry::Held { case: id, why, code };
                 if let Err(fault) = self.keep(vec![entry]) {
                     tracing::error!(market = %self.name, %fault, "what was found cannot be kept");
                 }
-                pauses.get(&id).map_or(RETRY_FIRST, |pause| (pause.length * 2).min(RETRY_MAX))
+                pauses.get(&id).map_or(RETRY_FIRST, |pause| (pause.length * 2).min(longest))
             }
         };
         pauses.insert(id, Pause { at: Instant::now() + length, length });
@@ -418,9 +456,15 @@ impl Market {
         let (block, transaction) = (log.block, log.transaction);
         Some(match self.marketplace.said(log)? {
             Said::Asked { case, subject } => Entry::Asked { case, subject, block, transaction },
+            // What a panel decides is told of everybody's cases.
+            Said::Answered { case, .. } if self.marketplace.tells_of_others() && !self.is_known(&case) => return None,
             Said::Answered { case, valid } => Entry::Answered { case, valid, block, transaction },
             Said::Closed { case, how } => Entry::Closed { case, how, block },
         })
+    }
+
+    fn is_known(&self, case: &B256) -> bool {
+        self.kept().book.cases().contains_key(case)
     }
 
     /// Makes entries durable, then true.
@@ -488,12 +532,19 @@ impl Market {
         }
         let valid = match case.verdict {
             Some(valid) => valid,
-            None => match self.judge(id, request, left_s).await? {
+            None => match self.judge(id, &case.subject, request, left_s).await? {
                 Ok(valid) => valid,
                 Err((code, why)) => return Ok(Outcome::Held { code, why }),
             },
         };
-        let Answer { to, data } = self.marketplace.answer(&case.subject, valid);
+        let report = self.kept().book.cases().get(&id).and_then(|case| case.report.clone()).unwrap_or_default();
+        let Answer { to, data } = match self.marketplace.gather(self.sender.provider(), &case.subject, &report) {
+            None => self.marketplace.answer(&case.subject, valid),
+            Some(gathering) => match gathering.await {
+                Ok(answer) => answer,
+                Err((code, why)) => return Ok(Outcome::Held { code: code.into(), why }),
+            },
+        };
         let effect = self.sender.effect_id(Some(to), &data, U256::ZERO);
         let sent = self.sender.send(effect, self.marketplace.kind(), Some(to), data.into(), U256::ZERO).await;
         sent.map_err(|fault| {
@@ -507,6 +558,7 @@ impl Market {
     async fn judge(
         &self,
         id: B256,
+        subject: &Value,
         request: Value,
         left_s: Option<u64>,
     ) -> Result<Result<bool, (String, String)>, (&'static str, String)> {
@@ -518,7 +570,7 @@ impl Market {
         let verifying =
             tokio::task::spawn_blocking(move || verify(&verifier, signer.as_ref(), domain, &asked, wall_ms));
         self.counts.verified.fetch_add(1, Ordering::Relaxed);
-        let report = match verifying.await.map_err(|error| ended(&error))? {
+        let mut report = match verifying.await.map_err(|error| ended(&error))? {
             Ok(report) => report,
             Err(Unverified::Bad(bad)) => return Ok(Err(("bad-request".into(), bad.to_string()))),
             Err(Unverified::Unsigned(fault)) => return Err(("signer", crate::failure::with_causes(&fault))),
@@ -529,6 +581,14 @@ impl Market {
             Some(VerdictKind::Invalid) => Ok(false),
             _ => return Ok(Err(why())),
         };
+        if let Some((mut word, preimage)) = self.marketplace.word(subject, &report) {
+            let signer = Arc::clone(&self.signer);
+            let signing = tokio::task::spawn_blocking(move || signer.sign_preimage(&preimage));
+            let signed = signing.await.map_err(|error| ended(&error))?;
+            let signature = signed.map_err(|fault| ("signer", crate::failure::with_causes(&fault)))?;
+            word["signature"] = serde_json::json!(signature);
+            report["word"] = word;
+        }
         let entry = Entry::Judged { case: id, request, report: book::kept(report) };
         self.keep(vec![entry]).map_err(|fault| ("journal", fault.to_string()))?;
         // Whatever else was found at the same time: the book has the one that holds.

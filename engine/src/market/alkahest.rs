@@ -5,29 +5,127 @@
 //! (`blake3:…`, `sha256:…`) that the artifacts hold. Files are named by content address alone. *Valid* is answered with true,
 //! *invalid* with false; the contract cannot tell false from not yet, so false only spares others the waiting.
 //!
+//! Generation `panel` is our own `TribunalArbiter`: the demand names mediators and a quorum, and `data` is as above. Each
+//! mediator judges by itself and signs its word; whoever has a quorum of equal words, its own and its peers', brings them. A
+//! word says the grade too: what a comparator gives (100 times SSIM, rounded down), else 100 for valid and 0 for invalid.
+//!
 //! Rubbish is not answered: it would cost gas to say what silence says.
 
+use std::time::Duration;
+
+use alloy_primitives::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
 use serde_json::{Map, Value};
 use tribunal_contracts::{
     ChainFault, ObservedLog, RpcNode,
-    alkahest::{Alkahest, Generation, ITEM_BYTES_MAX, OracleEvent},
+    alkahest::{Alkahest, Generation, ITEM_BYTES_MAX, OracleEvent, PanelWord},
 };
 use tribunal_events::{Address, B256, ContentAddress};
 use tribunal_verifiers::{ArtifactSource, Reference, Request};
 
-use super::{Answer, Marketplace, Question, Said};
+use super::{Answer, Gathering, Marketplace, Question, Said};
+
+/// Peers at most, how long one is waited for, and bytes of its answer.
+const PEERS_MAX: usize = 31;
+const PEER_TIMEOUT: Duration = Duration::from_secs(10);
+const WORD_BYTES_MAX: usize = 4096;
 
 /// See the module.
 pub struct AlkahestMarket {
     contract: Alkahest,
     artifacts: std::sync::Arc<dyn ArtifactSource>,
+    peers: Peers,
+}
+
+/// Engines of the other mediators of panels.
+#[derive(Clone, Debug, Default)]
+pub struct Peers {
+    urls: Vec<String>,
+    client: reqwest::Client,
+}
+
+impl Peers {
+    /// These, by `http://host:port` or `https://…`.
+    ///
+    /// # Errors
+    /// A sentence where one is no such address.
+    pub fn new(urls: &[String]) -> Result<Self, String> {
+        if urls.len() > PEERS_MAX {
+            return Err(format!("at most {PEERS_MAX} peers, not {}", urls.len()));
+        }
+        for url in urls {
+            match url.parse::<reqwest::Url>() {
+                Ok(parsed) if matches!(parsed.scheme(), "http" | "https") && parsed.has_host() => {}
+                _ => return Err("a peer is http://host:port or https://…".into()),
+            }
+        }
+        tribunal_contracts::install_tls();
+        let client = reqwest::Client::builder().no_proxy().timeout(PEER_TIMEOUT).build();
+        let client = client.map_err(|error| error.to_string())?;
+        Ok(Self { urls: urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect(), client })
+    }
+
+    /// What a peer's mediator says about a case; nothing where it says nothing that can be read.
+    async fn word(&self, url: &str, key: B256) -> Option<PanelWord> {
+        let mut answer = self.client.get(format!("{url}/api/v1/markets/words/{key}")).send().await.ok()?;
+        if !answer.status().is_success() {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        while let Some(chunk) = answer.chunk().await.ok()? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > WORD_BYTES_MAX {
+                return None;
+            }
+        }
+        serde_json::from_slice(&bytes).ok()
+    }
 }
 
 impl AlkahestMarket {
     /// The oracle of this deployment; long demands and claims are looked for in `artifacts`.
-    pub fn new(contract: Alkahest, artifacts: std::sync::Arc<dyn ArtifactSource>) -> Self {
-        Self { contract, artifacts }
+    pub fn new(contract: Alkahest, artifacts: std::sync::Arc<dyn ArtifactSource>, peers: Peers) -> Self {
+        Self { contract, artifacts, peers }
+    }
+
+    /// Whether a panel decides, in place of this account alone.
+    fn is_panel(&self) -> bool {
+        self.contract.generation == Generation::Panel
+    }
+
+    /// The transaction with a quorum's words.
+    async fn gathered(
+        &self,
+        node: &RpcNode,
+        subject: &Value,
+        report: &Value,
+    ) -> Result<Answer, (&'static str, String)> {
+        let unreadable = || ("unreadable", "the journal lacks what this account signed".to_owned());
+        let (fulfillment, Some(demand)) = read_subject(subject).ok_or_else(unreadable)? else {
+            return Err(unreadable());
+        };
+        let own: PanelWord = serde_json::from_value(report["word"].clone()).map_err(|_| unreadable())?;
+        let demand = Bytes::from(demand);
+        let asked = self.contract.arbitration(node, fulfillment, Some(&demand), 0).await;
+        let asked = asked.map_err(|fault| ("chain", crate::failure::with_causes(&fault)))?;
+        let panel = asked.map_err(|why| ("not-ours", why.to_string()))?.panel.ok_or_else(unreadable)?;
+        let domain = self.contract.domain();
+        let (quorum, mut words) = (usize::from(panel.quorum), vec![own]);
+        let asking = self.peers.urls.iter().map(|url| self.peers.word(url, words[0].key));
+        for word in futures::future::join_all(asking).await.into_iter().flatten() {
+            let seated = panel.mediators.contains(&word.mediator);
+            let new = words.iter().all(|known| known.mediator != word.mediator);
+            if seated && new && word.agrees_with(&words[0]) && word.is_signed(&domain) {
+                words.push(word);
+            }
+        }
+        if words.len() < quorum {
+            let why = format!("{} of {quorum} mediators say the same so far", words.len());
+            return Err((super::FEW_WORDS, why));
+        }
+        words.truncate(quorum);
+        let data = self.contract.decide(fulfillment, &demand, &words).to_vec();
+        Ok(Answer { to: self.contract.arbiter, data })
     }
 
     /// The text of a JSON object, fetched where the bytes are a content address.
@@ -99,7 +197,7 @@ impl Marketplace for AlkahestMarket {
     fn said(&self, log: &ObservedLog) -> Option<Said> {
         Some(match self.contract.read(log)? {
             OracleEvent::Requested { fulfillment, demand } => {
-                let named = self.contract.generation == Generation::V1;
+                let named = self.contract.generation != Generation::Old;
                 let demand = demand.as_ref().filter(|_| named).map(|demand| &demand[..]);
                 let case = self.contract.key(fulfillment, demand.unwrap_or_default());
                 Said::Asked { case, subject: subject(fulfillment, demand) }
@@ -132,6 +230,36 @@ impl Marketplace for AlkahestMarket {
         .boxed()
     }
 
+    fn tells_of_others(&self) -> bool {
+        self.is_panel()
+    }
+
+    fn word(&self, subject: &Value, report: &Value) -> Option<(Value, Vec<u8>)> {
+        let (fulfillment, Some(demand)) = read_subject(subject)? else { return None };
+        if !self.is_panel() {
+            return None;
+        }
+        let key = self.contract.key(fulfillment, &demand);
+        let (verdict, best) = match report["verdict"].as_str()? {
+            "valid" => (1, 100),
+            "invalid" => (2, 0),
+            _ => return None,
+        };
+        let graded = report["evidence"]["grade"].as_u64().and_then(|grade| u8::try_from(grade).ok());
+        let grade = if verdict == 1 { graded.unwrap_or(best) } else { best };
+        let digest: B256 = report["digest"].as_str()?.strip_prefix("blake3:")?.parse().ok()?;
+        let preimage = PanelWord::preimage(&self.contract.domain(), key, verdict, grade, digest).to_vec();
+        let mediator = self.contract.oracle;
+        let word = serde_json::json!({
+            "mediator": mediator, "key": key, "verdict": verdict, "grade": grade, "digest": digest,
+        });
+        Some((word, preimage))
+    }
+
+    fn gather<'a>(&'a self, node: &'a RpcNode, subject: &'a Value, report: &'a Value) -> Option<Gathering<'a>> {
+        self.is_panel().then(|| self.gathered(node, subject, report).boxed())
+    }
+
     fn answer(&self, subject: &Value, valid: bool) -> Answer {
         let (fulfillment, demand) = read_subject(subject).unwrap_or_default();
         let data = self.contract.arbitrate(fulfillment, &demand.unwrap_or_default().into(), valid);
@@ -149,6 +277,7 @@ mod tests {
 
     fn market(artifacts: MemorySource) -> AlkahestMarket {
         let contract = Alkahest {
+            chain_id: 1,
             arbiter: Address::repeat_byte(1),
             generation: Generation::V1,
             eas: Address::ZERO,
@@ -156,7 +285,7 @@ mod tests {
             escrows: Vec::new(),
             oracle: Address::repeat_byte(2),
         };
-        AlkahestMarket::new(contract, Arc::new(artifacts))
+        AlkahestMarket::new(contract, Arc::new(artifacts), Peers::default())
     }
 
     fn why(found: Result<Value, Question>) -> (&'static str, String) {

@@ -17,7 +17,10 @@ use tribunal_contracts::{
 use tribunal_events::{Address, Signer};
 use tribunal_verifiers::{ArtifactSource, Service};
 
-use super::{Market, Marketplace, Parts, alkahest::AlkahestMarket};
+use super::{
+    Market, Marketplace, Parts,
+    alkahest::{AlkahestMarket, Peers},
+};
 use crate::{
     config::Config,
     failure::Failure,
@@ -68,8 +71,10 @@ pub struct MarketConfig {
     pub arbiter: Option<Address>,
     /// Alkahest: EAS.
     pub eas: Option<Address>,
-    /// Alkahest: the arbiter's ABI, "v1" or "old".
+    /// Alkahest: the arbiter's ABI, "v1" or "old"; "panel" for a `TribunalArbiter`.
     pub generation: Generation,
+    /// Panel: engines of the other mediators, `http://host:port`, that are asked for their votes.
+    pub peers: Vec<String>,
     /// Alkahest: `AllArbiter`s and `AnyArbiter`s that a demand may sit in.
     pub composites: Vec<Address>,
     /// Alkahest: escrow contracts that are served; empty: all.
@@ -93,6 +98,7 @@ impl Default for MarketConfig {
             arbiter: None,
             eas: None,
             generation: Generation::default(),
+            peers: Vec::new(),
             composites: Vec::new(),
             escrows: Vec::new(),
         }
@@ -103,6 +109,7 @@ impl MarketConfig {
     fn marketplace(
         &self,
         name: &str,
+        chain_id: u64,
         account: Address,
         artifacts: &Arc<dyn ArtifactSource>,
     ) -> Result<Box<dyn Marketplace>, Failure> {
@@ -112,6 +119,7 @@ impl MarketConfig {
         match self.kind {
             MarketKind::Alkahest => {
                 let contract = Alkahest {
+                    chain_id,
                     arbiter: needed("arbiter", self.arbiter)?,
                     generation: self.generation,
                     eas: needed("eas", self.eas)?,
@@ -119,7 +127,9 @@ impl MarketConfig {
                     escrows: self.escrows.clone(),
                     oracle: account,
                 };
-                Ok(Box::new(AlkahestMarket::new(contract, Arc::clone(artifacts))))
+                let peers =
+                    Peers::new(&self.peers).map_err(|problem| Failure::config(format!("markets.{name}: {problem}")))?;
+                Ok(Box::new(AlkahestMarket::new(contract, Arc::clone(artifacts), peers)))
             }
         }
     }
@@ -144,7 +154,6 @@ impl MarketConfig {
         let Some(signer) = signer else {
             return Err(Failure::config(format!("{section} needs keystore, or signer_url and address")));
         };
-        let marketplace = self.marketplace(name, signer.address(), artifacts)?;
         let chain = |fault| Failure::chain(&fault);
         let endpoints = Endpoints::new(&self.rpc_urls, self.chain_id).map_err(chain)?;
         let settings = SenderSettings {
@@ -157,6 +166,7 @@ impl MarketConfig {
             .map_err(|error| Failure::unavailable(format!("{}: {error}", folder.display())))?;
         let account = Account::of(Arc::clone(&signer));
         let sender = Sender::connect(&endpoints, account, settings, Some(&transactions)).await.map_err(chain)?;
+        let marketplace = self.marketplace(name, sender.chain_id(), signer.address(), artifacts)?;
         tracing::info!(market = name, node = endpoints.describe(), account = %sender.account(), "judges for a marketplace");
         Market::open(Parts {
             name: name.to_owned(),

@@ -23,7 +23,6 @@ pub struct DevChain {
 /// What a transaction did.
 pub struct Receipt {
     pub contract: Option<Address>,
-    pub block: u64,
     /// Contract, topics, data.
     pub logs: Vec<(Address, Vec<B256>, Bytes)>,
 }
@@ -104,7 +103,6 @@ impl DevChain {
         };
         Ok(Receipt {
             contract: receipt["contractAddress"].as_str().map(|text| text.parse().unwrap()),
-            block: quantity(&receipt["blockNumber"]),
             logs: receipt["logs"].as_array().unwrap().iter().map(log).collect(),
         })
     }

@@ -1,6 +1,11 @@
 //! Alkahest's oracle on a real node: the honest are paid, cheats are not, and a fault of ours moves nothing.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    process::{Child, Command},
+    sync::Arc,
+    time::Duration,
+};
 
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy_sol_types::{SolEvent as _, SolValue as _};
@@ -14,7 +19,7 @@ use tribunal_contracts::{
 };
 use tribunal_engine::market::{
     Market, Parts,
-    alkahest::AlkahestMarket,
+    alkahest::{AlkahestMarket, Peers},
     book::{Book, Case, Stage},
     check,
 };
@@ -33,14 +38,22 @@ mod abi {
     pub mod escrow {
         alloy_sol_types::sol!(Escrow, "../contracts/artifacts/MarketErc20Escrow.json");
     }
+    pub mod escrow_old {
+        alloy_sol_types::sol!(EscrowOld, "../contracts/artifacts/MarketErc20EscrowOld.json");
+    }
+    pub mod arbiter {
+        alloy_sol_types::sol!(TribunalArbiter, "../contracts/artifacts/TribunalArbiter.json");
+    }
     pub mod work {
         alloy_sol_types::sol!(Work, "../contracts/artifacts/MarketStringObligation.json");
     }
     pub mod token {
         alloy_sol_types::sol!(Token, "../contracts/artifacts/TestToken.json");
     }
+    pub use arbiter::TribunalArbiter;
     pub use eas::Eas;
     pub use escrow::Escrow;
+    pub use escrow_old::EscrowOld;
     pub use token::Token;
     pub use work::Work;
 }
@@ -124,12 +137,13 @@ impl World {
     }
 
     async fn market(&self) -> Running {
-        self.market_at(&self.node.url).await
+        self.market_with(Peers::default()).await
     }
 
-    async fn market_at(&self, url: &str) -> Running {
+    async fn market_with(&self, peers: Peers) -> Running {
         let signer = Arc::new(keys::key("m1"));
         let contract = Alkahest {
+            chain_id: 31337,
             arbiter: self.arbiter,
             generation: self.generation,
             eas: self.eas,
@@ -138,14 +152,14 @@ impl World {
             oracle: signer.address(),
         };
         let artifacts: Arc<dyn ArtifactSource> = Arc::new(FolderSource::open(&self.artifacts()).unwrap());
-        let endpoints = Endpoints::new(&[url.to_owned()], Some(31337)).unwrap();
+        let endpoints = Endpoints::new(std::slice::from_ref(&self.node.url), Some(31337)).unwrap();
         let account = Account::of(signer.clone());
         let transactions = self.folder.path().join("base.transactions.jsonl");
         let sender =
             Sender::connect(&endpoints, account, SenderSettings::default(), Some(&transactions)).await.unwrap();
         let market = Market::open(Parts {
             name: "base".into(),
-            marketplace: Box::new(AlkahestMarket::new(contract, Arc::clone(&artifacts))),
+            marketplace: Box::new(AlkahestMarket::new(contract, Arc::clone(&artifacts), peers)),
             sender,
             signer,
             first_block: 0,
@@ -192,6 +206,10 @@ impl World {
         let key = match self.generation {
             Generation::V1 => keccak256([uid.as_slice(), demand].concat()),
             Generation::Old => uid,
+            Generation::Panel => {
+                let call = abi::TribunalArbiter::keyOfCall { fulfillmentUid: uid, demand: demand.to_vec().into() };
+                self.node.call(self.arbiter, call).await
+            }
         };
         (uid, key)
     }
@@ -208,6 +226,10 @@ impl World {
                 let call = calls::old::requestArbitrationCall { obligation: uid, oracle };
                 self.node.send(self.seller, self.arbiter, call).await;
             }
+            Generation::Panel => {
+                let call = calls::panel::requestArbitrationCall { fulfillmentUid: uid, demand: demand.to_vec().into() };
+                self.node.send(self.seller, self.arbiter, call).await;
+            }
         }
     }
 
@@ -216,8 +238,14 @@ impl World {
     }
 
     async fn collect(&self, escrow: B256, fulfillment: B256) -> Result<(), Value> {
-        let call = abi::Escrow::collectCall { escrowUid: escrow, fulfillmentUid: fulfillment };
-        self.node.try_send(self.seller, self.escrow, call).await.map(|_| ())
+        let collected = if self.generation == Generation::Old {
+            let call = abi::EscrowOld::collectEscrowCall { escrowUid: escrow, fulfillmentUid: fulfillment };
+            self.node.try_send(self.seller, self.escrow, call).await
+        } else {
+            let call = abi::Escrow::collectCall { escrowUid: escrow, fulfillmentUid: fulfillment };
+            self.node.try_send(self.seller, self.escrow, call).await
+        };
+        collected.map(|_| ())
     }
 
     async fn answers(&self) -> u64 {
@@ -389,7 +417,7 @@ async fn a_machine_that_lost_its_journals_answers_nothing_twice() {
     world.node.send(keys::address("m1"), world.arbiter, no).await;
     let running = world.market().await;
     assert_eq!(running.until(case, Stage::Answered).await.verdict, None, "it was not judged again");
-    assert_eq!(running.until(contrary, Stage::Answered).await.answered.unwrap().0, false);
+    assert!(!running.until(contrary, Stage::Answered).await.answered.unwrap().0);
     running.stop().await;
     assert_eq!(world.answers().await, 2, "the one before, and the one from elsewhere");
     world.collect(escrow, work).await.unwrap_err();
@@ -404,4 +432,95 @@ async fn a_journal_of_another_market_is_refused() {
     std::fs::write(world.journal(), text.replacen(line, &line.replacen("alkahest", "elsewhere", 1), 1)).unwrap();
     let fault = Book::read(&world.journal()).unwrap_err().to_string();
     assert!(fault.contains("line 2"), "{fault}");
+}
+
+/// A whole engine as another mediator of the panel, with settings as an operator writes them.
+struct Other {
+    child: Child,
+    url: String,
+}
+
+impl Other {
+    fn start(world: &World, name: &str) -> Self {
+        let folder = world.folder.path();
+        let key = keys::key(name);
+        let text = json!({ "insecure_dev_key": format!("0x{}", hex::encode(**key.secret())),
+            "address": format!("{:#x}", key.address()) });
+        std::fs::write(folder.join(format!("{name}.json")), text.to_string()).unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let settings = format!(
+            "[store]\npath = \"{name}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[verifiers]\nartifacts = [\"artifacts\"]\n\
+             [markets.panels]\nkind = \"alkahest\"\ngeneration = \"panel\"\nrpc_urls = [{:?}]\nchain_id = 31337\n\
+             confirmations = 1\npoll_s = 1\nkeystore = \"{name}.json\"\narbiter = \"{:#x}\"\neas = \"{:#x}\"\n",
+            world.node.url, world.arbiter, world.eas
+        );
+        let path = folder.join(format!("{name}.toml"));
+        std::fs::write(&path, settings).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_tribunal"))
+            .args(["serve", "--config"])
+            .arg(&path)
+            .current_dir(folder)
+            .stderr(std::fs::File::create(folder.join(format!("{name}.log"))).unwrap())
+            .spawn()
+            .unwrap();
+        Self { child, url: format!("http://127.0.0.1:{port}") }
+    }
+
+    async fn get(&self, path: &str) -> Option<String> {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let answer = client.get(format!("{}{path}", self.url)).send().await.ok()?;
+        if answer.status().is_success() { answer.text().await.ok() } else { None }
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panels_quorum_decides_and_no_differs_from_not_yet() {
+    let world = World::new(Generation::Panel).await;
+    let other = Other::start(&world, "m2");
+    let running = world.market_with(Peers::new(std::slice::from_ref(&other.url)).unwrap()).await;
+    let mut mediators = keys::addresses(&["m1", "m2", "m3"]);
+    mediators.sort();
+    let panel = calls::PanelDemand { mediators, quorum: 2, minGrade: 50, data: demand().into() };
+    let panel = Bytes::from(panel.abi_encode());
+    let verdict = async |uid: B256| {
+        let call = abi::TribunalArbiter::verdictOfCall { fulfillmentUid: uid, demand: panel.clone() };
+        world.node.call(world.arbiter, call).await.verdict
+    };
+    let honest = world.escrow(world.arbiter, panel.clone(), 0).await;
+    let (work, case) = world.fulfill(honest, &claim(true), &panel).await;
+    let held = running.until(case, Stage::Held).await;
+    assert_eq!((held.held.unwrap().0.as_str(), verdict(work).await), ("few-votes", 0), "one of two has spoken");
+    running.until(case, Stage::Answered).await;
+    assert_eq!(verdict(work).await, 1);
+    world.collect(honest, work).await.unwrap();
+    assert_eq!(world.balance(world.seller).await, PRICE);
+
+    let cheated = world.escrow(world.arbiter, panel.clone(), 0).await;
+    let (work, case) = world.fulfill(cheated, &claim(false), &panel).await;
+    running.until(case, Stage::Answered).await;
+    assert_eq!(verdict(work).await, 2, "no, for good");
+    assert!(world.collect(cheated, work).await.is_err());
+    running.stop().await;
+
+    // The other engine saw both decided, and tells it to whoever asks.
+    let wait = async {
+        while !other.get("/api/v1/markets").await.is_some_and(|text| text.contains(r#""answered":2"#)) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait).await.expect("the other engine sees both");
+    let cases = other.get("/api/v1/markets/panels/cases").await.unwrap();
+    assert!(cases.contains(&case.to_string()) && cases.contains("output-differs"), "{cases}");
+    let page = other.get("/markets").await.unwrap();
+    assert!(page.contains("panels") && page.contains("answered"), "{page}");
+    let metrics = other.get("/metrics").await.unwrap();
+    assert!(metrics.contains(r#"tribunal_market_cases{market="panels",stage="answered"} 2"#), "{metrics}");
+    assert_eq!(other.get(&format!("/api/v1/markets/words/{}", B256::ZERO)).await, None);
 }
