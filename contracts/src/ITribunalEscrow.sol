@@ -35,7 +35,9 @@ interface ITribunalEscrow {
         uint32 rule;
     }
 
-    /// @notice Who resolves a dispute: preimage of `Terms.mediatorsHash`, `keccak256(abi.encode(fields…))`.
+    /// @notice Who resolves a dispute. With a `silenceSlash` the deal relies on bonds: its last round must be over a day
+    /// before what was bonded at its opening can be paid out, all waiting included. Preimage
+    /// of `Terms.mediatorsHash`, `keccak256(abi.encode(fields…))`.
     struct Mediation {
         address operator;
         /// Ascending.
@@ -127,6 +129,8 @@ interface ITribunalEscrow {
 
     /// @notice A field of the terms, mediation or timeouts is out of its range.
     error InvalidTerms(bytes32 field);
+    /// @notice Mediators could take out their bonds before the last round is over and its silence slashed.
+    error BondsLeaveEarly(uint256 needed, uint256 unbondDelay);
     /// @notice The mediation or the timeouts are not those in the terms.
     error HashMismatch(bytes32 field, bytes32 expected, bytes32 actual);
     error WrongState(bytes32 termsHash, State actual);

@@ -33,11 +33,16 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
     uint256 private constant MEDIATORS_MAX = 31;
     uint256 private constant REDRAWS_MAX = 3;
     uint256 private constant BPS_MAX = 10_000;
+    /// @dev Of each timeout, as off chain: no lock without an end.
+    uint64 private constant TIMEOUT_MAX = 10 * 366 days;
+    /// @dev Time to bring a slash after the last round.
+    uint256 private constant SLASH_WINDOW = 1 days;
     /// @dev Sums of a few amounts below this, and an amount times a 64-bit count, stay below 2^256.
     uint256 private constant AMOUNT_END = 1 << 192;
 
     /// @notice Where mediators' bonds are.
     IMediatorRegistry public immutable registry;
+    uint64 private immutable _unbondDelay;
 
     mapping(address token => mapping(address account => uint256)) private _balances;
     mapping(bytes32 termsHash => Case) private _cases;
@@ -46,6 +51,7 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
     constructor(IMediatorRegistry registry_) EIP712("Tribunal", "1") {
         if (registry_.escrow() != address(this)) revert WrongRegistry();
         registry = registry_;
+        _unbondDelay = registry_.unbondDelay();
     }
 
     // Balances
@@ -91,6 +97,7 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
         _checkTimeouts(terms, timeouts);
         _checkMediation(terms, mediation);
         _checkMembers(terms, timeouts, mediation);
+        _checkSpans(timeouts, mediation);
         if (mediation.drawn && (client.commitment == 0 || provider.commitment == 0)) revert InvalidTerms("commitment");
         _requireNotAfter(timeouts.agreeBy);
         _checkConsent(terms.client, termsHash, client);
@@ -218,7 +225,7 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
         for (uint256 i = 0; i < silent.length; ++i) {
             address mediator = silent[i];
             if (!_contains(mediation.mediators, mediator)) revert NotMediator(mediator);
-            _punish(termsHash, mediation.operator, round, mediator, mediation.silenceSlash);
+            _punish(termsHash, c.openedAt, mediation.operator, round, mediator, mediation.silenceSlash);
         }
     }
 
@@ -258,10 +265,9 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
         _checkTimeouts(terms, timeouts);
         _checkMediation(terms, mediation);
         if (mediation.drawn && !(c.clientRevealed && c.providerRevealed)) revert SeedsMissing();
-        uint256 round = uint256(timeouts.mediate) + timeouts.availability;
-        _requireAfter(uint256(c.disputedAt) + timeouts.draw + (uint256(mediation.redraws) + 1) * round);
+        _requireAfter(uint256(c.disputedAt) + _roundsSpan(timeouts, mediation));
         _settle(terms, termsHash, c, Outcome.MediateTimeout, 0);
-        if (!mediation.drawn) _slashAppointed(termsHash, mediation);
+        if (!mediation.drawn) _slashAppointed(termsHash, c.openedAt, mediation);
     }
 
     // Views
@@ -359,18 +365,25 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
 
     /// @dev Without the operator's word on this case: anyone can name any mediator in terms, so only up to what it agreed
     /// to stake on that.
-    function _slashAppointed(bytes32 termsHash, Mediation calldata mediation) private {
+    function _slashAppointed(bytes32 termsHash, uint256 openedAt, Mediation calldata mediation) private {
         address mediator = mediation.mediators[0];
-        uint256 amount = registry.bondOf(mediator).appointmentSlashMax;
+        uint256 amount = registry.appointmentStake(mediator, openedAt);
         if (amount > mediation.silenceSlash) amount = mediation.silenceSlash;
-        if (amount > 0) _punish(termsHash, mediation.operator, mediation.redraws, mediator, amount);
+        if (amount > 0) _punish(termsHash, openedAt, mediation.operator, mediation.redraws, mediator, amount);
     }
 
-    /// @dev Once a round, and only who takes this operator's word.
-    function _punish(bytes32 termsHash, address operator, uint32 round, address mediator, uint256 amount) private {
+    /// @dev Once a round, and only who takes this operator's word or took it when the case opened.
+    function _punish(
+        bytes32 termsHash,
+        uint256 openedAt,
+        address operator,
+        uint32 round,
+        address mediator,
+        uint256 amount
+    ) private {
         if (_punished[termsHash][round][mediator]) return;
         _punished[termsHash][round][mediator] = true;
-        uint256 slashed = registry.isOperator(mediator, operator) ? registry.slash(mediator, amount) : 0;
+        uint256 slashed = registry.tookWord(mediator, operator, openedAt) ? registry.slash(mediator, amount) : 0;
         emit SilenceSlashed(termsHash, mediator, round, slashed);
     }
 
@@ -435,6 +448,27 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
         if (mediation.redraws > REDRAWS_MAX) revert InvalidTerms("redraws");
         if (!mediation.drawn && count != 1) revert InvalidTerms("mediators");
         if (mediation.drawn != (timeouts.draw > 0)) revert InvalidTerms("draw");
+    }
+
+    /// @dev From opening, when parties look at bonds, to the end of the last round and of the time to slash for it. Only
+    /// what silence costs tells that a deal relies on bonds.
+    function _checkSpans(Timeouts calldata timeouts, Mediation calldata mediation) private view {
+        if (
+            timeouts.submit > TIMEOUT_MAX || timeouts.judge > TIMEOUT_MAX || timeouts.draw > TIMEOUT_MAX
+                || timeouts.availability > TIMEOUT_MAX || timeouts.mediate > TIMEOUT_MAX
+        ) {
+            revert InvalidTerms("timeouts");
+        }
+        if (mediation.silenceSlash == 0) return;
+        uint256 rounds = _roundsSpan(timeouts, mediation);
+        uint256 needed = uint256(timeouts.submit) + timeouts.judge + rounds + SLASH_WINDOW;
+        if (needed > _unbondDelay) revert BondsLeaveEarly(needed, _unbondDelay);
+    }
+
+    /// @dev From the dispute to the end of the last round.
+    function _roundsSpan(Timeouts calldata timeouts, Mediation calldata mediation) private pure returns (uint256) {
+        uint256 round = uint256(timeouts.availability) + timeouts.mediate;
+        return timeouts.draw + (uint256(mediation.redraws) + 1) * round;
     }
 
     /// @dev A drawn panel has `panelSize` distinct members, all of them among the mediators that the terms name, and the

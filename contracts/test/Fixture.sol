@@ -33,7 +33,7 @@ abstract contract Fixture is Cheats {
 
     function setUp() public virtual {
         vm.warp(1_000_000);
-        _deploy();
+        _deploy(UNBOND_DELAY);
         for (uint256 key = 0xa1; key <= 0xa5; ++key) {
             keys.push(key);
         }
@@ -78,10 +78,10 @@ abstract contract Fixture is Cheats {
         _fund(terms.provider, 10_000);
     }
 
-    function _deploy() internal {
+    function _deploy(uint64 unbondDelay) internal {
         token = new TestToken();
         address predicted = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 1);
-        registry = new MediatorRegistry(token, predicted, BOND_TREASURY, UNBOND_DELAY);
+        registry = new MediatorRegistry(token, predicted, BOND_TREASURY, unbondDelay);
         escrow = new TribunalEscrow(IMediatorRegistry(address(registry)));
     }
 
@@ -94,6 +94,14 @@ abstract contract Fixture is Cheats {
         mediation.drawn = false;
         timeouts.draw = 0;
         _bindHashes();
+    }
+
+    /// Other contracts with that delay between unbonding and being paid; the deal moves there.
+    function _redeploy(uint64 unbondDelay) internal {
+        _deploy(unbondDelay);
+        terms.token = address(token);
+        _fund(terms.client, 10_000);
+        _fund(terms.provider, 10_000);
     }
 
     function _bindHashes() internal {
