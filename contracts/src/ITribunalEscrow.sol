@@ -80,6 +80,21 @@ interface ITribunalEscrow {
         bytes signature;
     }
 
+    /// @notice The arguments of `settleVerdict` in a batch, which names mediators by their place in
+    /// `Mediation.mediators`, from 0.
+    struct Ruling {
+        Terms terms;
+        uint32 round;
+        Outcome outcome;
+        /// A byte each: the panel's members in the order that the operator signed.
+        bytes32 seats;
+        /// As `Panel.operatorSig`.
+        bytes operatorSig;
+        /// Ascending, one after the other: place (1 byte), verdict (1), length of the signature (2), digest (32),
+        /// signature. They are about the instruction count that was submitted.
+        bytes votes;
+    }
+
     /// @notice What a party signed to enter a case.
     struct Consent {
         /// Over `Terms`.
@@ -153,6 +168,10 @@ interface ITribunalEscrow {
     error NotMediator(address account);
     error NothingToMove();
     error WrongRegistry();
+    error WrongRuling();
+    /// @notice Too little gas is left for the next ruling of a batch to have its part.
+    error GasTooLow(uint256 needed, uint256 available);
+    error OnlySelf();
 
     event Deposited(address indexed token, address indexed account, uint256 amount);
     event Withdrawn(address indexed token, address indexed account, uint256 amount);
@@ -180,6 +199,10 @@ interface ITribunalEscrow {
         uint256 mediatorsPaid,
         uint256 treasuryPaid
     );
+    /// @notice A ruling of a batch settled nothing.
+    /// @param index Its place in the batch.
+    /// @param reason What `settleVerdict` would have reverted with; empty where it used up its gas or makes no sense.
+    event RulingRefused(uint256 indexed index, bytes reason);
     event SilenceSlashed(bytes32 indexed termsHash, address indexed mediator, uint32 round, uint256 slashed);
 
     /// @notice Credits the caller with what arrives of `amount` of an ERC-20 token.
@@ -240,6 +263,18 @@ interface ITribunalEscrow {
         Outcome outcome,
         Vote[] calldata votes
     ) external;
+
+    /// @notice Settles many cases under one mediation, each as by `settleVerdict`. One that is refused stops no other.
+    /// @param rulings Each `abi.encode(Ruling)`.
+    /// @param gasEach No ruling gets more gas than this, so that none can use up what the others need.
+    /// @return settled Whether each ruling settled its case; where not there is an event `RulingRefused`.
+    function settleVerdicts(Mediation calldata mediation, bytes[] calldata rulings, uint256 gasEach)
+        external
+        returns (bool[] memory settled);
+
+    /// @notice One ruling of a batch. The contract calls this, nobody else.
+    /// @param mediatorsHash That of `mediation`.
+    function settleRuling(Mediation calldata mediation, bytes32 mediatorsHash, Ruling calldata ruling) external;
 
     /// @notice The provider submitted nothing in time.
     function timeoutSubmit(Terms calldata terms, Timeouts calldata timeouts) external;

@@ -4,11 +4,11 @@ pragma solidity ^0.8.30;
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {ReentrancyGuard} from "@openzeppelin/contracts/utils/ReentrancyGuard.sol";
-import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {Checkpoints} from "@openzeppelin/contracts/utils/structs/Checkpoints.sol";
 import {IMediatorRegistry} from "./IMediatorRegistry.sol";
 import {ITribunalEscrow} from "./ITribunalEscrow.sol";
+import {Signatures} from "./Signatures.sol";
 
 /// @title Mediators' bonds in one ERC-20 token
 /// @dev Deployed before its escrow with the escrow's address predicted; the escrow's constructor checks it.
@@ -176,8 +176,6 @@ contract MediatorRegistry is IMediatorRegistry, ReentrancyGuard {
     function _checkVote(bytes32 termsHash, uint32 round, ITribunalEscrow.Vote calldata vote) private view {
         bytes32 digest =
             ITribunalEscrow(escrow).hashVerdict(termsHash, round, vote.verdict, vote.instructionCount, vote.digest);
-        if (!SignatureChecker.isValidSignatureNow(vote.mediator, digest, vote.signature)) {
-            revert BadSignature(vote.mediator);
-        }
+        if (!Signatures.isBy(vote.mediator, digest, vote.signature)) revert BadSignature(vote.mediator);
     }
 }

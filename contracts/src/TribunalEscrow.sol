@@ -6,14 +6,16 @@ import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol
 import {Address} from "@openzeppelin/contracts/utils/Address.sol";
 import {ReentrancyGuard} from "@openzeppelin/contracts/utils/ReentrancyGuard.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
-import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
+import {Ballot} from "./Ballot.sol";
 import {IMediatorRegistry} from "./IMediatorRegistry.sol";
 import {ITribunalEscrow} from "./ITribunalEscrow.sol";
 import {Settlement} from "./Settlement.sol";
+import {Signatures} from "./Signatures.sol";
 import {Typed} from "./Typed.sol";
 
 /// @title Escrow and settlement of deals, see ITribunalEscrow
 contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
+    using Ballot for Ballot.Count;
     using SafeERC20 for IERC20;
     using Settlement for Terms;
     using Typed for Terms;
@@ -198,14 +200,49 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
         Outcome outcome,
         Vote[] calldata votes
     ) external {
-        (bytes32 termsHash, Case storage c) = _load(terms, State.Disputed);
-        _checkMediation(terms, mediation);
-        if (mediation.drawn && !(c.clientRevealed && c.providerRevealed)) revert SeedsMissing();
-        _checkPanel(termsHash, mediation, panel);
-        uint256[4] memory tally = _tally(termsHash, panel, c.instructionCount, votes);
-        _checkOutcome(mediation, panel.round, outcome, tally, votes.length);
-        uint256 each = _settle(terms, termsHash, c, outcome, votes.length);
-        _creditVoters(terms.token, votes, each);
+        Ballot.Count memory count = _ballot(terms, mediation, mediation.hash(), panel.round);
+        count.seat(mediation, panel.members, panel.operatorSig);
+        count.add(mediation.mediators, votes);
+        _conclude(terms, mediation, count, outcome);
+    }
+
+    /// @inheritdoc ITribunalEscrow
+    /// @dev Each in a call of its own: whatever goes wrong in it takes back its own changes and no others.
+    function settleVerdicts(Mediation calldata mediation, bytes[] calldata rulings, uint256 gasEach)
+        external
+        returns (bool[] memory settled)
+    {
+        settled = new bool[](rulings.length);
+        bytes memory encoded = abi.encode(mediation);
+        // The ABI's offsets, past the word that stands before each of the two encoded structs.
+        bytes memory call = bytes.concat(
+            this.settleRuling.selector, abi.encode(0x80, mediation.hash(), 0x80 + encoded.length), encoded
+        );
+        for (uint256 i = 0; i < rulings.length; ++i) {
+            uint256 free;
+            assembly ("memory-safe") {
+                free := mload(0x40)
+            }
+            // A call gets 63/64 of what is left at most; with less than its part an honest ruling would seem refused.
+            uint256 available = gasleft() / 64 * 63;
+            if (available < gasEach) revert GasTooLow(gasEach, available);
+            (bool done, bytes memory reason) = address(this).call{gas: gasEach}(bytes.concat(call, rulings[i]));
+            settled[i] = done;
+            if (!done) emit RulingRefused(i, reason);
+            // Nothing of this ruling is needed any more.
+            assembly ("memory-safe") {
+                mstore(0x40, free)
+            }
+        }
+    }
+
+    /// @inheritdoc ITribunalEscrow
+    function settleRuling(Mediation calldata mediation, bytes32 mediatorsHash, Ruling calldata ruling) external {
+        if (msg.sender != address(this)) revert OnlySelf();
+        Ballot.Count memory count = _ballot(ruling.terms, mediation, mediatorsHash, ruling.round);
+        count.seat(mediation, ruling.seats, ruling.operatorSig);
+        count.add(mediation.mediators, ruling.votes);
+        _conclude(ruling.terms, mediation, count, ruling.outcome);
     }
 
     /// @inheritdoc ITribunalEscrow
@@ -342,9 +379,10 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
         c.outcome = outcome;
         Settlement.Shares memory shares = terms.split(c.instructionCount, outcome, voters);
         each = shares.eachMediator;
-        _balances[terms.token][terms.client] += shares.client;
-        _balances[terms.token][terms.provider] += shares.provider;
-        _balances[terms.token][terms.treasury] += shares.treasury;
+        mapping(address account => uint256) storage balances = _balances[terms.token];
+        balances[terms.client] += shares.client;
+        balances[terms.provider] += shares.provider;
+        balances[terms.treasury] += shares.treasury;
         emit CaseSettled(
             termsHash,
             terms.client,
@@ -357,9 +395,39 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
         );
     }
 
-    function _creditVoters(address token, Vote[] calldata votes, uint256 each) private {
-        for (uint256 i = 0; i < votes.length; ++i) {
-            _balances[token][votes[i].mediator] += each;
+    /// @dev The votes of a round, none yet, on a case that can be judged.
+    function _ballot(Terms calldata terms, Mediation calldata mediation, bytes32 mediatorsHash, uint32 round)
+        private
+        view
+        returns (Ballot.Count memory count)
+    {
+        (bytes32 termsHash, Case storage c) = _load(terms, State.Disputed);
+        if (mediatorsHash != terms.mediatorsHash) {
+            revert HashMismatch("mediation", terms.mediatorsHash, mediatorsHash);
+        }
+        if (mediation.drawn && !(c.clientRevealed && c.providerRevealed)) revert SeedsMissing();
+        if (round > mediation.redraws) revert WrongRound(round, mediation.redraws);
+        count.domain = _domainSeparatorV4();
+        count.termsHash = termsHash;
+        count.round = round;
+        count.instructionCount = c.instructionCount;
+    }
+
+    /// @dev Settles as the votes say and pays who voted.
+    function _conclude(
+        Terms calldata terms,
+        Mediation calldata mediation,
+        Ballot.Count memory count,
+        Outcome outcome
+    ) private {
+        count.check(mediation, outcome);
+        uint256 each = _settle(terms, count.termsHash, _cases[count.termsHash], outcome, count.votes());
+        address[] calldata mediators = mediation.mediators;
+        mapping(address account => uint256) storage balances = _balances[terms.token];
+        uint256 voted = count.voted;
+        for (uint256 i = 0; voted > 0; ++i) {
+            if (voted & 1 == 1) balances[mediators[i]] += each;
+            voted >>= 1;
         }
     }
 
@@ -471,62 +539,6 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
         return timeouts.draw + (uint256(mediation.redraws) + 1) * round;
     }
 
-    /// @dev A drawn panel has `panelSize` distinct members, all of them among the mediators that the terms name, and the
-    /// operator's signature; an appointed one is that mediator.
-    function _checkPanel(bytes32 termsHash, Mediation calldata mediation, Panel calldata panel) private view {
-        if (panel.round > mediation.redraws) revert WrongRound(panel.round, mediation.redraws);
-        address[] calldata members = panel.members;
-        if (members.length != mediation.panelSize) revert WrongPanel();
-        for (uint256 i = 0; i < members.length; ++i) {
-            if (!_contains(mediation.mediators, members[i]) || _contains(members[:i], members[i])) revert WrongPanel();
-        }
-        if (mediation.drawn) {
-            _checkSigned(mediation.operator, Typed.panel(termsHash, panel.round, members), panel.operatorSig);
-        }
-    }
-
-    /// @dev Checks every vote and counts them by verdict: index 1 valid, 2 invalid, 3 inconclusive.
-    function _tally(bytes32 termsHash, Panel calldata panel, uint64 instructionCount, Vote[] calldata votes)
-        private
-        view
-        returns (uint256[4] memory tally)
-    {
-        address last = address(0);
-        for (uint256 i = 0; i < votes.length; ++i) {
-            Vote calldata vote = votes[i];
-            if (vote.mediator <= last) revert VotesNotAscending();
-            last = vote.mediator;
-            if (!_contains(panel.members, last)) revert NotMediator(last);
-            if (vote.verdict == 0 || vote.verdict > 3 || vote.instructionCount != instructionCount) {
-                revert WrongVote(last);
-            }
-            bytes32 structHash = Typed.verdict(termsHash, panel.round, vote.verdict, instructionCount, vote.digest);
-            _checkSigned(last, structHash, vote.signature);
-            ++tally[vote.verdict];
-        }
-    }
-
-    function _checkOutcome(
-        Mediation calldata mediation,
-        uint32 round,
-        Outcome outcome,
-        uint256[4] memory tally,
-        uint256 votes
-    ) private pure {
-        uint256 quorum = mediation.quorum;
-        if (outcome == Outcome.Valid) {
-            if (tally[1] < quorum) revert NoQuorum(quorum, tally[1]);
-        } else if (outcome == Outcome.Invalid) {
-            if (tally[2] < quorum) revert NoQuorum(quorum, tally[2]);
-        } else if (outcome == Outcome.Inconclusive) {
-            if (round != mediation.redraws) revert WrongRound(round, mediation.redraws);
-            if (tally[1] >= quorum || tally[2] >= quorum) revert WrongOutcome();
-            if (tally[3] < quorum && votes != mediation.panelSize) revert NoQuorum(quorum, tally[3]);
-        } else {
-            revert WrongOutcome();
-        }
-    }
-
     function _contains(address[] calldata list, address account) private pure returns (bool) {
         for (uint256 i = 0; i < list.length; ++i) {
             if (list[i] == account) return true;
@@ -552,8 +564,6 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
     }
 
     function _checkSigned(address signer, bytes32 structHash, bytes calldata signature) private view {
-        if (!SignatureChecker.isValidSignatureNow(signer, _hashTypedDataV4(structHash), signature)) {
-            revert BadSignature(signer);
-        }
+        if (!Signatures.isBy(signer, _hashTypedDataV4(structHash), signature)) revert BadSignature(signer);
     }
 }

@@ -210,6 +210,32 @@ abstract contract Fixture is Cheats {
         }
     }
 
+    /// The short form of these arguments of `settleVerdict`.
+    function _ruling(
+        ITribunalEscrow.Panel memory panel,
+        ITribunalEscrow.Outcome outcome,
+        ITribunalEscrow.Vote[] memory votes
+    ) internal view returns (bytes memory) {
+        bytes memory packed;
+        for (uint256 i = 0; i < votes.length; ++i) {
+            ITribunalEscrow.Vote memory it = votes[i];
+            bytes4 head = bytes4(abi.encodePacked(_placeOf(it.mediator), it.verdict, uint16(it.signature.length)));
+            packed = bytes.concat(packed, head, it.digest, it.signature);
+        }
+        bytes32 seats;
+        for (uint256 i = 0; i < panel.members.length; ++i) {
+            seats |= bytes32(bytes1(_placeOf(panel.members[i]))) >> (8 * i);
+        }
+        return abi.encode(ITribunalEscrow.Ruling(terms, panel.round, outcome, seats, panel.operatorSig, packed));
+    }
+
+    /// The number of mediators if it is none.
+    function _placeOf(address mediator) private view returns (uint8 place) {
+        while (place < mediation.mediators.length && mediation.mediators[place] != mediator) {
+            ++place;
+        }
+    }
+
     function _verdicts(uint8 a) internal pure returns (uint8[] memory list) {
         list = new uint8[](1);
         list[0] = a;
