@@ -41,7 +41,7 @@ interface IMediatorRegistry {
     );
     event Collected(address indexed account, uint256 amount);
 
-    /// @notice Takes `amount` of the bond token from the caller as its bond.
+    /// @notice Takes `amount` of the bond token from the caller as its bond, but while the escrow is paused.
     function bond(uint256 amount) external;
 
     /// @notice Starts to take out `amount`; anything already on its way waits anew.

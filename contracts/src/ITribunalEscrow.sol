@@ -172,7 +172,13 @@ interface ITribunalEscrow {
     /// @notice Too little gas is left for the next ruling of a batch to have its part.
     error GasTooLow(uint256 needed, uint256 available);
     error OnlySelf();
+    /// @notice No new cases, deposits and bonds until then.
+    error Paused(uint256 until);
+    error NotGuardian(address caller);
+    error PauseTooLong(uint256 duration, uint256 longest);
+    error PauseTooSoon(uint256 from, uint256 timestamp);
 
+    event PausedUntil(uint256 until);
     event Deposited(address indexed token, address indexed account, uint256 amount);
     event Withdrawn(address indexed token, address indexed account, uint256 amount);
     event CaseOpened(bytes32 indexed termsHash, address indexed client, address indexed provider, bytes32 dealId);
@@ -204,6 +210,14 @@ interface ITribunalEscrow {
     /// @param reason What `settleVerdict` would have reverted with; empty where it used up its gas or makes no sense.
     event RulingRefused(uint256 indexed index, bytes reason);
     event SilenceSlashed(bytes32 indexed termsHash, address indexed mediator, uint32 round, uint256 slashed);
+
+    /// @notice Stops new cases, deposits and bonds for `duration` seconds, at most a week, and then not again for 30 days.
+    /// Only for the guardian. Whatever was opened or put in before goes on as ever: every step, every timeout, every
+    /// withdrawal. It ends by itself.
+    function pause(uint64 duration) external;
+
+    /// @notice Ends a pause early. Only for the guardian.
+    function unpause() external;
 
     /// @notice Credits the caller with what arrives of `amount` of an ERC-20 token.
     function deposit(address token, uint256 amount) external;
@@ -299,6 +313,15 @@ interface ITribunalEscrow {
         address[] calldata silent,
         bytes calldata operatorSig
     ) external;
+
+    /// @notice Who may pause, and nothing else; zero: nobody ever.
+    function guardian() external view returns (address);
+
+    /// @notice Unix time at which the last pause ends or ended, zero if there was none.
+    function pausedUntil() external view returns (uint64);
+
+    /// @notice Unix time from which there can be the next pause.
+    function nextPauseAt() external view returns (uint64);
 
     /// @notice The case of these terms.
     function caseOf(bytes32 termsHash) external view returns (Case memory);

@@ -48,6 +48,8 @@ contract MediatorRegistry is IMediatorRegistry, ReentrancyGuard {
     function bond(uint256 amount) external nonReentrant {
         Bond storage stake = _bonds[msg.sender];
         if (stake.tombstoned) revert Tombstoned(msg.sender);
+        uint256 pausedUntil = ITribunalEscrow(escrow).pausedUntil();
+        if (block.timestamp < pausedUntil) revert ITribunalEscrow.Paused(pausedUntil);
         if (amount == 0) revert NothingToMove();
         uint256 before = token.balanceOf(address(this));
         token.safeTransferFrom(msg.sender, address(this), amount);

@@ -39,27 +39,66 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
     uint64 private constant TIMEOUT_MAX = 10 * 366 days;
     /// @dev Time to bring a slash after the last round.
     uint256 private constant SLASH_WINDOW = 1 days;
+    uint64 private constant PAUSE_MAX = 7 days;
+    /// @dev From the end of a pause to the next one.
+    uint64 private constant PAUSE_REST = 30 days;
     /// @dev Sums of a few amounts below this, and an amount times a 64-bit count, stay below 2^256.
     uint256 private constant AMOUNT_END = 1 << 192;
 
     /// @notice Where mediators' bonds are.
     IMediatorRegistry public immutable registry;
+    /// @inheritdoc ITribunalEscrow
+    address public immutable guardian;
     uint64 private immutable _unbondDelay;
+
+    /// @inheritdoc ITribunalEscrow
+    uint64 public pausedUntil;
+    /// @inheritdoc ITribunalEscrow
+    uint64 public nextPauseAt;
 
     mapping(address token => mapping(address account => uint256)) private _balances;
     mapping(bytes32 termsHash => Case) private _cases;
     mapping(bytes32 termsHash => mapping(uint32 round => mapping(address mediator => bool))) private _punished;
 
-    constructor(IMediatorRegistry registry_) EIP712("Tribunal", "1") {
+    /// @dev Stands before what brings new money or locks it, and before nothing else.
+    modifier whenNotPaused() {
+        // Without a guardian nothing is read.
+        if (guardian != address(0) && block.timestamp < pausedUntil) revert Paused(pausedUntil);
+        _;
+    }
+
+    constructor(IMediatorRegistry registry_, address guardian_) EIP712("Tribunal", "1") {
         if (registry_.escrow() != address(this)) revert WrongRegistry();
         registry = registry_;
+        guardian = guardian_;
         _unbondDelay = registry_.unbondDelay();
+    }
+
+    // Pausing
+
+    /// @inheritdoc ITribunalEscrow
+    function pause(uint64 duration) external {
+        if (msg.sender != guardian) revert NotGuardian(msg.sender);
+        if (duration > PAUSE_MAX) revert PauseTooLong(duration, PAUSE_MAX);
+        if (block.timestamp < nextPauseAt) revert PauseTooSoon(nextPauseAt, block.timestamp);
+        pausedUntil = uint64(block.timestamp) + duration;
+        nextPauseAt = pausedUntil + PAUSE_REST;
+        emit PausedUntil(pausedUntil);
+    }
+
+    /// @inheritdoc ITribunalEscrow
+    /// @dev The rest is counted from when the pause would have ended.
+    function unpause() external {
+        if (msg.sender != guardian) revert NotGuardian(msg.sender);
+        if (block.timestamp >= pausedUntil) return;
+        pausedUntil = uint64(block.timestamp);
+        emit PausedUntil(pausedUntil);
     }
 
     // Balances
 
     /// @inheritdoc ITribunalEscrow
-    function deposit(address token, uint256 amount) external nonReentrant {
+    function deposit(address token, uint256 amount) external nonReentrant whenNotPaused {
         if (amount == 0) revert NothingToMove();
         uint256 before = IERC20(token).balanceOf(address(this));
         IERC20(token).safeTransferFrom(msg.sender, address(this), amount);
@@ -69,7 +108,7 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
     }
 
     /// @inheritdoc ITribunalEscrow
-    function depositNative() external payable {
+    function depositNative() external payable whenNotPaused {
         if (msg.value == 0) revert NothingToMove();
         _balances[address(0)][msg.sender] += msg.value;
         emit Deposited(address(0), msg.sender, msg.value);
@@ -93,7 +132,7 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
         Mediation calldata mediation,
         Consent calldata client,
         Consent calldata provider
-    ) external {
+    ) external whenNotPaused {
         (bytes32 termsHash, Case storage c) = _load(terms, State.None);
         _checkTerms(terms);
         _checkTimeouts(terms, timeouts);

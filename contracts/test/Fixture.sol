@@ -18,6 +18,7 @@ abstract contract Fixture is Cheats {
     bytes32 internal constant CLAIM = keccak256("claim");
     address internal constant DEAL_TREASURY = address(0x7ea5);
     address internal constant BOND_TREASURY = address(0xb07d);
+    address internal constant GUARDIAN = address(0x6a4d);
     uint64 internal constant UNBOND_DELAY = 7 days;
     uint64 internal constant COUNT = 301;
 
@@ -82,7 +83,7 @@ abstract contract Fixture is Cheats {
         token = new TestToken();
         address predicted = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 1);
         registry = new MediatorRegistry(token, predicted, BOND_TREASURY, unbondDelay);
-        escrow = new TribunalEscrow(IMediatorRegistry(address(registry)));
+        escrow = new TribunalEscrow(IMediatorRegistry(address(registry)), GUARDIAN);
     }
 
     /// The one mediator of the terms, without a draw.

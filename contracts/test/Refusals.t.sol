@@ -534,6 +534,6 @@ contract RefusalsTest is Fixture {
     function test_deploy_failsIfRegistryNamesAnotherEscrow() public {
         MediatorRegistry other = new MediatorRegistry(token, address(0xe5c), BOND_TREASURY, UNBOND_DELAY);
         vm.expectPartialRevert(ITribunalEscrow.WrongRegistry.selector);
-        new TribunalEscrow(IMediatorRegistry(address(other)));
+        new TribunalEscrow(IMediatorRegistry(address(other)), address(0));
     }
 }
