@@ -3,7 +3,13 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 
 const check = process.argv.includes("--check");
 mkdirSync("artifacts", { recursive: true });
-for (const name of ["TribunalEscrow", "MediatorRegistry", "TestToken"]) {
+const names = [
+  "TribunalEscrow",
+  "MediatorRegistry",
+  "TestToken",
+  "CheckpointRegistry",
+];
+for (const name of names) {
   const built = JSON.parse(readFileSync(`out/${name}.sol/${name}.json`, "utf8"));
   const artifact = {
     contractName: name,
