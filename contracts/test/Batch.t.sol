@@ -3,15 +3,8 @@ pragma solidity ^0.8.30;
 
 import {Fixture} from "./Fixture.sol";
 import {Vm} from "./Cheats.sol";
+import {BadWallet} from "./Wallets.sol";
 import {ITribunalEscrow} from "../src/ITribunalEscrow.sol";
-
-/// @notice A wallet that never comes back.
-contract GasBurner {
-    function isValidSignature(bytes32, bytes calldata) external pure returns (bytes4) {
-        while (true) {}
-        return 0x1626ba7e;
-    }
-}
 
 /// @notice A token that says whatever it likes.
 contract LyingToken {
@@ -241,7 +234,7 @@ contract BatchTest is Fixture {
             rulings[i] = _valid();
         }
         address burner = mediation.mediators[0];
-        bytes memory code = address(new GasBurner()).code;
+        bytes memory code = address(new BadWallet(BadWallet.Answer.Never)).code;
         terms.dealId = bytes32(uint256(1));
         ITribunalEscrow.Vote[] memory votes = _votes(0, _verdicts(1, 1));
         votes[0].signature = hex"00";
