@@ -2,25 +2,11 @@
 pragma solidity ^0.8.30;
 
 import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
-import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {Fixture} from "./Fixture.sol";
 import {ITribunalEscrow} from "../src/ITribunalEscrow.sol";
 import {IMediatorRegistry} from "../src/IMediatorRegistry.sol";
 import {MediatorRegistry} from "../src/MediatorRegistry.sol";
 import {TribunalEscrow} from "../src/TribunalEscrow.sol";
-
-/// @notice A wallet whose owner signs for it (ERC-1271).
-contract Wallet {
-    address private immutable owner;
-
-    constructor(address owner_) {
-        owner = owner_;
-    }
-
-    function isValidSignature(bytes32 digest, bytes calldata signature) external view returns (bytes4) {
-        return ECDSA.recover(digest, signature) == owner ? bytes4(0x1626ba7e) : bytes4(0);
-    }
-}
 
 /// @notice A token that keeps one percent of every transfer.
 contract TollToken is ERC20("Toll", "TOLL") {
@@ -522,18 +508,9 @@ contract RefusalsTest is Fixture {
         assertEq(escrow.balanceOf(address(toll), address(this)), 990, "credited what arrived");
     }
 
-    function test_open_succeedsIfClientIsContractWallet() public {
-        Wallet wallet = new Wallet(vm.addr(CLIENT));
-        terms.client = address(wallet);
-        _fund(address(wallet), 10_000);
-        _toSubmitted();
-        _accept();
-        _assertNet(-903, 873, 0, 30);
-    }
-
     function test_deploy_failsIfRegistryNamesAnotherEscrow() public {
         MediatorRegistry other = new MediatorRegistry(token, address(0xe5c), BOND_TREASURY, UNBOND_DELAY);
         vm.expectPartialRevert(ITribunalEscrow.WrongRegistry.selector);
-        new TribunalEscrow(IMediatorRegistry(address(other)));
+        new TribunalEscrow(IMediatorRegistry(address(other)), address(0));
     }
 }
