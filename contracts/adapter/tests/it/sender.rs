@@ -305,9 +305,10 @@ async fn a_stuck_transaction_is_bumped_and_one_of_them_mined() {
         let third = bench.until_pool(1, Some(second)).await;
         bench.automine(true).await;
         bench.mine().await;
-        (first, third)
+        assert_ne!(first, third);
+        first
     };
-    let (sent, (first, third)) = futures::future::join(pay(&sender, 1), watching).await;
+    let (sent, first) = futures::future::join(pay(&sender, 1), watching).await;
     let mined = sent.unwrap().mined;
     assert_ne!(mined.transaction, first);
     assert_eq!((bench.nonce().await, bench.paid(1).await), (1, VALUE));
@@ -316,9 +317,8 @@ async fn a_stuck_transaction_is_bumped_and_one_of_them_mined() {
         let transaction = bench.ask("eth_getTransactionByHash", serde_json::json!([hash])).await;
         u128::from_str_radix(&transaction["maxFeePerGas"].as_str().unwrap()[2..], 16).unwrap()
     };
-    // Whichever was the newest when a block came; each offers at least an eighth more than the one before.
-    let _ = third;
-    assert!(fee(mined.transaction).await > 2 * GWEI);
+    // Whichever was the newest when a block came; the first offered little more than 2 gwei.
+    assert!(fee(mined.transaction).await > 3 * GWEI);
     assert!(bench.lines("signed") >= 3);
     assert_eq!(bench.lines("mined"), 1);
     // Asked again, in a new process too, it is the one that was mined.
@@ -336,9 +336,9 @@ async fn an_earlier_bump_that_is_mined_instead_counts() {
     bench.automine(false).await;
     let watching = async {
         let first = bench.until_pool(1, None).await;
-        // The node never hears of the raises, and mines the first.
+        // The node never hears of the raise, and mines the first.
         proxy.fail("eth_sendRawTransaction", ALWAYS, Trouble::Turned);
-        while bench.lines("signed") < 3 {
+        while bench.lines("signed") < 2 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         bench.mine().await;
