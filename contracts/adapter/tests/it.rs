@@ -8,6 +8,8 @@ mod artifacts;
 mod case;
 #[path = "it/endpoints.rs"]
 mod endpoints;
+#[path = "it/persistent.rs"]
+mod persistent;
 #[path = "it/proxy.rs"]
 mod proxy;
 #[path = "it/scenarios.rs"]
