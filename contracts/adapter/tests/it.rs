@@ -12,6 +12,8 @@ mod endpoints;
 mod fake_node;
 #[path = "it/observer.rs"]
 mod observer;
+#[path = "it/persistent.rs"]
+mod persistent;
 #[path = "it/proxy.rs"]
 mod proxy;
 #[path = "it/scenarios.rs"]
