@@ -198,12 +198,14 @@ pub struct Markets {
 }
 
 impl Markets {
-    /// Connects to every market and begins to follow it.
+    /// Connects to every market and begins to follow it. `payer`: the account that sends the engine's own transactions, and
+    /// its chain.
     ///
     /// # Errors
     /// 78 for settings, 69 where a node or a journal is not there.
     pub async fn start(
         config: &Config,
+        payer: Option<(u64, Address)>,
         verifier: &Arc<Service>,
         artifacts: &Arc<dyn ArtifactSource>,
     ) -> Result<Self, Failure> {
@@ -216,23 +218,23 @@ impl Markets {
         for (name, market) in &config.markets {
             this.markets.push(Arc::new(market.open(name, &folder, verifier, artifacts, &workers).await?));
         }
-        this.check_accounts()?;
+        this.check_accounts(payer)?;
         for market in &this.markets {
             this.tasks.spawn(Arc::clone(market).run(this.cancel.clone()));
         }
         Ok(this)
     }
 
-    /// Two markets with one account on one chain would take each other's nonces.
-    fn check_accounts(&self) -> Result<(), Failure> {
-        let mut seen = BTreeMap::new();
+    /// Two senders with one account on one chain would take each other's nonces.
+    fn check_accounts(&self, payer: Option<(u64, Address)>) -> Result<(), Failure> {
+        let own = payer.map(|payer| (payer, "chain".to_owned()));
+        let mut seen: BTreeMap<_, _> = own.into_iter().collect();
         for market in &self.markets {
-            if let Some(other) = seen.insert(market.account(), market.name()) {
+            let section = format!("markets.{}", market.name());
+            if let Some(other) = seen.insert(market.account(), section.clone()) {
                 let (chain, account) = market.account();
-                return Err(Failure::config(format!(
-                    "markets.{other} and markets.{} use one account, {account:#x}, on chain {chain}: give each its own",
-                    market.name()
-                )));
+                let problem = format!("{other} and {section} use one account, {account:#x}, on chain {chain}");
+                return Err(Failure::config(format!("{problem}: give each its own")));
             }
         }
         Ok(())
