@@ -44,6 +44,10 @@ const AT_WORK_MAX: usize = 32;
 /// First wait before a held case is looked at again; doubles up to [`RETRY_MAX`].
 const RETRY_FIRST: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(600);
+/// Reasons that pass by themselves, and how long a case that is held for another one waits at most.
+const TRANSIENT: [&str; 7] =
+    ["chain", "signer", "journal", "ended", "unavailable", "artifact-unavailable", "verifier-unavailable"];
+const WORK_EVERY: Duration = Duration::from_secs(86_400);
 /// Held for this reason a case is looked at again at least this often: others judge while it waits.
 const FEW_WORDS: &str = "few-votes";
 const WORDS_EVERY: Duration = Duration::from_secs(15);
@@ -91,10 +95,15 @@ pub enum Question {
         /// Unix time after which an answer changes nothing; none: no such time.
         until_s: Option<u64>,
     },
-    /// Nothing, for now or for ever.
+    /// Nothing for now.
     Nothing {
         /// A word for the reason.
         code: &'static str,
+        /// The reason.
+        why: String,
+    },
+    /// Nothing ever, unless somebody asks again.
+    Over {
         /// The reason.
         why: String,
     },
@@ -248,6 +257,8 @@ enum Outcome {
     Sent,
     /// Not now; said once for each code.
     Held { code: String, why: String },
+    /// Not ever.
+    Over { why: String },
 }
 
 impl Market {
@@ -404,13 +415,29 @@ impl Market {
         at_work.remove(&id);
         let length = match outcome {
             Outcome::Sent => UNSEEN,
+            Outcome::Over { why } => {
+                let block = self.kept().book.cursor().last().unwrap_or_default();
+                let entry = Entry::Closed { case: id, how: why, block };
+                if let Err(fault) = self.keep(vec![entry]) {
+                    tracing::error!(market = %self.name, %fault, "what was found cannot be kept");
+                }
+                RETRY_MAX
+            }
             Outcome::Held { code, why } => {
-                let longest = if code == FEW_WORDS { WORDS_EVERY } else { RETRY_MAX };
+                let before = pauses.get(&id).map(|pause| pause.length);
+                let length = match code.as_str() {
+                    FEW_WORDS => before.map_or(RETRY_FIRST, |length| (length * 2).min(WORDS_EVERY)),
+                    _ if TRANSIENT.contains(&code.as_str()) => {
+                        before.map_or(RETRY_FIRST, |length| (length * 2).min(RETRY_MAX))
+                    }
+                    // It would cost the same work again: only for a machine or settings that have changed.
+                    _ => before.map_or(RETRY_MAX, |length| (length * 2).clamp(RETRY_MAX, WORK_EVERY)),
+                };
                 let entry = Entry::Held { case: id, why, code };
                 if let Err(fault) = self.keep(vec![entry]) {
                     tracing::error!(market = %self.name, %fault, "what was found cannot be kept");
                 }
-                pauses.get(&id).map_or(RETRY_FIRST, |pause| (pause.length * 2).min(longest))
+                length
             }
         };
         pauses.insert(id, Pause { at: Instant::now() + length, length });
@@ -524,11 +551,12 @@ impl Market {
         let (request, until_s) = match question {
             Question::Verify { request, until_s } => (request, until_s),
             Question::Nothing { code, why } => return Ok(Outcome::Held { code: code.into(), why }),
+            Question::Over { why } => return Ok(Outcome::Over { why }),
         };
         let left_s = until_s.map(|until_s| until_s.saturating_sub(now_s));
         if left_s == Some(0) {
-            let why = format!("an answer counts until {} and it is {now_s}", until_s.unwrap_or_default());
-            return Ok(Outcome::Held { code: "too-late".into(), why });
+            let why = format!("an answer counted until {} and it is {now_s}", until_s.unwrap_or_default());
+            return Ok(Outcome::Over { why });
         }
         let valid = match case.verdict {
             Some(valid) => valid,

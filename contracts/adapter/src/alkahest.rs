@@ -24,7 +24,7 @@ const DEPTH_MAX: usize = 4;
 /// Arbiters that one composite may name.
 const COMPOSED_MAX: usize = 64;
 /// Bytes of a demand or a fulfillment at most.
-pub const ITEM_BYTES_MAX: usize = 256 << 10;
+pub const ITEM_BYTES_MAX: usize = 128 << 10;
 
 #[allow(missing_docs, clippy::too_many_arguments)]
 mod abi {
@@ -223,6 +223,13 @@ pub enum NotOurs {
     WrongPanel,
     #[error("the fulfillment's data is no text in any layout that is known")]
     NoItem,
+}
+
+impl NotOurs {
+    /// Whether the same request can ever be decided: attestations do not change, nodes may lag.
+    pub const fn for_ever(&self) -> bool {
+        !matches!(self, Self::NoAttestation(_))
+    }
 }
 
 /// What is to be decided, from the chain itself.
