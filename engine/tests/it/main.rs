@@ -19,6 +19,7 @@ mod policy;
 mod registry;
 mod remote_signer;
 mod service;
+mod settlement;
 mod store;
 mod submit;
 mod walkthroughs;
