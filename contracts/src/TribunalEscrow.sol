@@ -262,10 +262,12 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
             assembly ("memory-safe") {
                 free := mload(0x40)
             }
-            // A call gets 63/64 of what is left at most; with less than its part an honest ruling would seem refused.
-            uint256 available = gasleft() / 64 * 63;
-            if (available < gasEach) revert GasTooLow(gasEach, available);
-            (bool done, bytes memory reason) = address(this).call{gas: gasEach}(bytes.concat(call, rulings[i]));
+            bytes memory data = bytes.concat(call, rulings[i]);
+            // A call gets all but a 64th of what is left at most; with less than its part an honest ruling would seem
+            // refused.
+            uint256 left = gasleft();
+            if (left - left / 64 < gasEach) revert GasTooLow(gasEach, left - left / 64);
+            (bool done, bytes memory reason) = address(this).call{gas: gasEach}(data);
             settled[i] = done;
             if (!done) emit RulingRefused(i, reason);
             // Nothing of this ruling is needed any more.
