@@ -46,15 +46,16 @@ contract MediatorRegistry is IMediatorRegistry, ReentrancyGuard {
 
     /// @inheritdoc IMediatorRegistry
     function bond(uint256 amount) external nonReentrant {
-        Bond storage stake = _bonds[msg.sender];
-        if (stake.tombstoned) revert Tombstoned(msg.sender);
+        _requireNoTombstone(msg.sender);
         uint256 pausedUntil = ITribunalEscrow(escrow).pausedUntil();
         if (block.timestamp < pausedUntil) revert ITribunalEscrow.Paused(pausedUntil);
         if (amount == 0) revert NothingToMove();
         uint256 before = token.balanceOf(address(this));
         token.safeTransferFrom(msg.sender, address(this), amount);
         uint256 received = token.balanceOf(address(this)) - before;
-        stake.active += received;
+        // Again: the token may have called somebody who showed an equivocation.
+        _requireNoTombstone(msg.sender);
+        _bonds[msg.sender].active += received;
         emit Bonded(msg.sender, received);
     }
 
@@ -109,11 +110,10 @@ contract MediatorRegistry is IMediatorRegistry, ReentrancyGuard {
         address mediator = a.mediator;
         bool same = a.verdict == b.verdict && a.instructionCount == b.instructionCount && a.digest == b.digest;
         if (b.mediator != mediator || same) revert NoEquivocation();
-        Bond storage stake = _bonds[mediator];
-        if (stake.tombstoned) revert Tombstoned(mediator);
+        _requireNoTombstone(mediator);
         _checkVote(termsHash, round, a);
         _checkVote(termsHash, round, b);
-        stake.tombstoned = true;
+        _bonds[mediator].tombstoned = true;
         uint256 slashed = _take(mediator, type(uint256).max);
         uint256 reward = slashed / FINDER_SHARE;
         _owed[msg.sender] += reward;
@@ -161,6 +161,10 @@ contract MediatorRegistry is IMediatorRegistry, ReentrancyGuard {
     /// @inheritdoc IMediatorRegistry
     function owedTo(address account) external view returns (uint256) {
         return _owed[account];
+    }
+
+    function _requireNoTombstone(address mediator) private view {
+        if (_bonds[mediator].tombstoned) revert Tombstoned(mediator);
     }
 
     /// @dev Takes from what is bonded first, then from what is on its way out.

@@ -296,6 +296,21 @@ contract TokensTest is Fixture {
         assertEq(money.balanceOf(address(registry)), 900, "the treasury's");
     }
 
+    /// Who is shown to have equivocated in the middle of bonding has not bonded.
+    function test_bond_failsIfTombstonedInTheMiddle() public {
+        CallingToken money = new CallingToken();
+        _bondsIn(address(money));
+        Thief thief = new Thief();
+        money.mint(address(thief), 500);
+        thief.run(address(money), 0, abi.encodeCall(money.approve, (address(registry), 500)));
+        ITribunalEscrow.Vote memory a = ITribunalEscrow.Vote(address(thief), 1, COUNT, CLAIM, "");
+        ITribunalEscrow.Vote memory b = ITribunalEscrow.Vote(address(thief), 2, COUNT, CLAIM, "");
+        thief.plan(address(registry), abi.encodeCall(registry.slashEquivocation, (_termsHash(), a, b, 0)));
+        assertTrue(!thief.run(address(registry), 0, abi.encodeCall(registry.bond, (400))), "refused");
+        assertEq(registry.bondOf(address(thief)).active, 0, "no bond");
+        assertEq(money.balanceOf(address(thief)), 500, "its own");
+    }
+
     // Bonds in every kind of token
 
     /// A registry, and its escrow, with bonds in this token.
