@@ -188,7 +188,8 @@ fn operator(config: &Config) -> Result<SigningKey, Failure> {
 
 async fn chain(config: &Config, store: &Store) -> Result<Arc<dyn Chain>, Failure> {
     let Some(url) = &config.chain.rpc_url else {
-        let chain = PlayMoney::restore(store).await.map_err(Failure::unavailable)?;
+        let path = PlayMoney::default_path(&config.store.path);
+        let chain = PlayMoney::open(&path, store).await.map_err(Failure::unavailable)?;
         return Ok(chain);
     };
     let contracts = &config.chain.contracts;
