@@ -1,9 +1,14 @@
 //! The chain of an engine without one: the real contracts on an in-process EVM, with play money.
 //!
-//! Whoever is to lock money is given it first, so that an engine with no configuration at all runs whole deals. Its
-//! state is made again at every start from the steps that the record says were taken, which give the same hashes.
+//! Whoever is to lock money is given it first, so that an engine with no configuration at all runs whole deals. It lives
+//! in a file beside the store. What the record says was taken and the file does not hold, as when the file is lost or
+//! older than the store, is taken again when it is opened. What only the file holds, as when the store is older, is found
+//! taken when it is asked for.
 
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use tribunal_contracts::{BondView, CaseView, Chain, ChainFault, Finding, InProcessChain, Mined, Step};
@@ -22,15 +27,39 @@ use crate::{
 pub struct PlayMoney(InProcessChain);
 
 impl PlayMoney {
-    /// Takes the recorded steps of a store again.
+    /// Where the play money of a store is: beside it, `<store>.evm.jsonl`.
+    pub fn default_path(store: &Path) -> PathBuf {
+        let mut name = store.file_name().unwrap_or_default().to_owned();
+        name.push(".evm.jsonl");
+        store.with_file_name(name)
+    }
+
+    /// The play money of the file at `path`, in step with the record of `store`.
     ///
     /// # Errors
-    /// Where the store cannot be read.
-    pub async fn restore(store: &Store) -> Result<Arc<Self>, ReplayFault> {
-        let this = Arc::new(Self::default());
+    /// Where the store cannot be read, or the file is in use, damaged, or of other contracts.
+    pub async fn open(path: &Path, store: &Store) -> Result<Arc<Self>, PlayMoneyFault> {
+        let chain = InProcessChain::open(path).map_err(|source| {
+            PlayMoneyFault::Chain { path: path.display().to_string(), source }
+        })?;
+        let this = Arc::new(Self(chain));
+        this.catch_up(store).await?;
+        Ok(this)
+    }
+
+    /// Takes the recorded steps of a store that are not there.
+    async fn catch_up(&self, store: &Store) -> Result<(), ReplayFault> {
         let mut shown = shown(store)?;
+        let mut again = 0u64;
         for record in store.log(1) {
             let record = record?;
+            // Looked at without its signature, which costs more than all else: what is there needs no second look.
+            if let Ok(parsed) = record.envelope.clone().parse() {
+                match parsed.into_kind() {
+                    EventKind::ChainObserved { transaction, .. } if !self.0.has(&transaction) => {}
+                    _ => continue,
+                }
+            }
             let deal = load_at(store, &record.deal_id, record.version)?;
             let Some(deal) = deal else { continue };
             let event = reopen(&record, Some(deal.terms().domain()))?;
@@ -39,13 +68,14 @@ impl PlayMoney {
                 continue;
             };
             while shown.last().is_some_and(|(before, _)| before < block) {
-                this.show_again(shown.pop()).await;
+                self.show_again(shown.pop()).await;
             }
+            again += 1;
             let Some((version, kind)) = cause(store, &record.deal_id, record.version, effect_id)? else { continue };
             let Some(deal) = load_at(store, &record.deal_id, version)? else { continue };
             let Some(asked) = step_for(&deal, kind) else { continue };
-            let _ = this.advance_time(record.recorded_at.s()).await;
-            match this.perform(&asked).await {
+            let _ = self.advance_time(record.recorded_at.s()).await;
+            match self.perform(&asked).await {
                 Ok(mined) if mined.transaction == *transaction => {}
                 Ok(mined) => {
                     tracing::warn!(deal_id = %record.deal_id, step, found = %mined.transaction, expected = %transaction,
@@ -57,9 +87,12 @@ impl PlayMoney {
             }
         }
         while !shown.is_empty() {
-            this.show_again(shown.pop()).await;
+            self.show_again(shown.pop()).await;
         }
-        Ok(this)
+        if again > 0 {
+            tracing::warn!(steps = again, "the record knows steps that the play money did not; they were taken again");
+        }
+        Ok(())
     }
 
     async fn show_again(&self, step: Option<(u64, Step)>) {
@@ -91,6 +124,23 @@ impl PlayMoney {
         }
         Ok(())
     }
+}
+
+/// Why play money cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum PlayMoneyFault {
+    /// The file.
+    #[error("play money: {source}; moved away, {path} is made again from the record")]
+    Chain {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        #[source]
+        source: ChainFault,
+    },
+    /// The record.
+    #[error(transparent)]
+    Record(#[from] ReplayFault),
 }
 
 /// Equivocations that were shown to the contract, by block, the latest first.

@@ -198,7 +198,8 @@ async fn chain(config: &Config, store: &Store) -> Result<(Arc<dyn Chain>, Option
         if !it.rpc_urls.is_empty() {
             return Err(Failure::config("chain.rpc_urls are more nodes beside chain.rpc_url, which is missing"));
         }
-        let chain = PlayMoney::restore(store).await.map_err(Failure::unavailable)?;
+        let path = PlayMoney::default_path(&config.store.path);
+        let chain = PlayMoney::open(&path, store).await.map_err(Failure::unavailable)?;
         return Ok((chain, None));
     };
     let (Some(escrow), Some(registry), Some(token)) = (it.contracts.escrow, it.contracts.registry, it.contracts.token)

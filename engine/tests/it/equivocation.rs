@@ -242,7 +242,7 @@ struct World {
     bus: Arc<dyn Bus>,
     money: Arc<PlayMoney>,
     engine: Engine,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl World {
@@ -272,13 +272,13 @@ impl World {
             fuel_per_s: 300_000_000,
         };
         let engine = Engine::start(parts).await.unwrap();
-        Self { store, bus, money, engine, _folder: folder }
+        Self { store, bus, money, engine, folder }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_equivocator_loses_its_bond_and_the_finder_is_paid() {
-    let World { store, bus, money, engine, _folder } = World::new().await;
+    let World { store, bus, money, engine, folder } = World::new().await;
     let terms = TermsBuilder::new("an equivocator").agree_by_s(now().s() + 3600).appointed("m6", 0).build();
     let script = Script::new(terms);
     let [valid, invalid] = [Valid, Invalid].map(|verdict| {
@@ -312,14 +312,29 @@ async fn an_equivocator_loses_its_bond_and_the_finder_is_paid() {
     engine.shutdown(std::time::Duration::from_secs(20)).await;
 
     // Play money is made again from the record, the tombstone with it.
-    let again = PlayMoney::restore(&store).await.unwrap();
+    let path = PlayMoney::default_path(&folder.path().join("store"));
+    let again = PlayMoney::open(&path, &store).await.unwrap();
     assert!(again.bond(m6).await.unwrap().tombstoned);
     assert_eq!(again.case(script.terms().hash()).await.unwrap().outcome, case.outcome);
+    drop(again);
+
+    // Where nothing of it is lost, nothing is taken again; where the end is lost, that is.
+    let whole = std::fs::read_to_string(&path).unwrap();
+    let again = PlayMoney::open(&path, &store).await.unwrap();
+    assert_eq!(again.case(script.terms().hash()).await.unwrap().outcome, case.outcome);
+    drop(again);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+    let older: Vec<&str> = whole.lines().take(3).collect();
+    std::fs::write(&path, older.join("\n") + "\n").unwrap();
+    let again = PlayMoney::open(&path, &store).await.unwrap();
+    assert!(again.bond(m6).await.unwrap().tombstoned);
+    assert_eq!(again.case(script.terms().hash()).await.unwrap().outcome, case.outcome);
+    assert!(std::fs::read_to_string(&path).unwrap().lines().count() > 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dispute_that_only_the_chain_knows_is_noticed_until_the_record_knows_it_too() {
-    let World { store, bus, money, engine, _folder } = World::new().await;
+    let World { store, bus, money, engine, folder: _folder } = World::new().await;
     let terms = TermsBuilder::new("disputed elsewhere").agree_by_s(now().s() + 3600).appointed("m6", 0).build();
     let script = Script::new(terms);
     let say = async |envelope: Envelope| {
