@@ -9,6 +9,7 @@ use tribunal_verifiers::{ArtifactSource, Service};
 
 use crate::{
     bus::{Bus, InProcessBus, InProcessLimits, NatsBus, NatsConfig},
+    chain_observer::Following,
     config::{self, Config},
     engine::{Engine, Parts, now},
     failure::Failure,
@@ -23,6 +24,9 @@ use crate::{
     store::Store,
     watch::Watcher,
 };
+
+/// How often the chain is asked for what happened there.
+const FOLLOW_POLL: Duration = Duration::from_secs(4);
 
 /// Runs the engine.
 #[derive(Debug, clap::Args)]
@@ -84,7 +88,7 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
         Some(nats) => Arc::new(nats.clone()),
         None => Arc::new(InProcessBus::new(now, InProcessLimits::default())),
     };
-    let chain = chain(&config, &store).await?;
+    let (chain, following) = chain(&config, &store).await?;
     let artifacts = crate::artifacts::folders(&config.verifiers.artifacts)?;
     let verifier = Arc::new(Service::new(config.verifiers.limits(), vec![Arc::clone(&artifacts)]));
     tracing::info!(
@@ -111,6 +115,9 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
     })
     .await
     .map_err(Failure::unavailable)?;
+    if let Some(following) = following {
+        engine.follow_chain(following);
+    }
     let followed = match (engine.desk(), &history) {
         (Some(own), Some(history)) => {
             let judging = |follower: &Follower| {
@@ -189,10 +196,11 @@ fn operator(config: &Config) -> Result<SigningKey, Failure> {
     keystore::load(&path, None)
 }
 
-async fn chain(config: &Config, store: &Store) -> Result<Arc<dyn Chain>, Failure> {
+/// Where the money is, and how that is followed where others write to it as well.
+async fn chain(config: &Config, store: &Store) -> Result<(Arc<dyn Chain>, Option<Following>), Failure> {
     let Some(url) = &config.chain.rpc_url else {
         let chain = PlayMoney::restore(store).await.map_err(Failure::unavailable)?;
-        return Ok(chain);
+        return Ok((chain, None));
     };
     let contracts = &config.chain.contracts;
     let (Some(escrow), Some(registry), Some(token)) = (contracts.escrow, contracts.registry, contracts.token) else {
@@ -210,7 +218,15 @@ async fn chain(config: &Config, store: &Store) -> Result<Arc<dyn Chain>, Failure
     {
         return Err(Failure::config(format!("chain.chain_id is {expected}, the node says {}", chain.chain_id())));
     }
-    Ok(Arc::new(chain))
+    let following = Following {
+        witness: chain.witness(),
+        escrow,
+        registry,
+        first_block: config.chain.first_block,
+        confirmations: config.chain.confirmations,
+        poll: FOLLOW_POLL,
+    };
+    Ok((Arc::new(chain), Some(following)))
 }
 
 fn print_config(config: &Config, figment: &figment::Figment, flags: &[(&str, Option<String>)]) {
