@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use serde::{Deserialize, Serialize};
-use tribunal_core::ChainReport;
+use tribunal_core::{ChainReport, REORGANISED};
 use tribunal_events::{
     Address, Amount, B256, DealId, Digest, EventKind, Outcome, Protocol, Role, Terms, Timestamp, VerdictKind,
     VerdictVote,
@@ -244,6 +244,9 @@ impl Accounts {
             EventKind::ChainObserved { step, effect_id, transaction, failure: None, .. } => {
                 self.stepped(store, deal_id, &step, &effect_id, transaction)?;
             }
+            EventKind::ChainObserved { step, effect_id, failure: Some(failure), .. } if failure == REORGANISED => {
+                self.undone(store, deal_id, &step, &effect_id)?;
+            }
             EventKind::VerdictReached { outcome, .. } => self.decided(deal_id, outcome),
             EventKind::Settled { outcome, payouts, transaction, .. } => {
                 // Timeouts are decided without a verdict.
@@ -361,6 +364,23 @@ impl Accounts {
         Ok(())
     }
 
+    /// A reorganisation took the step back, and with it what it cost.
+    fn undone(&mut self, store: &Store, deal_id: DealId, step: &str, effect_id: &Digest) -> Result<(), ReplayFault> {
+        let used = gas(store, effect_id)?.map_or(0, |gas| gas.gas_used);
+        let Some(open) = self.open.get_mut(&deal_id) else { return Ok(()) };
+        open.gas_used = open.gas_used.saturating_sub(used);
+        let (gas_used, slashed) = (open.gas_used, step.strip_prefix("silence-").and_then(|round| round.parse().ok()));
+        for ((round, mediator), place) in &open.places {
+            let case = self.books.get_mut(mediator).and_then(|book| book.cases.get_mut(*place));
+            let Some(case) = case else { continue };
+            case.gas_used = gas_used;
+            if slashed == Some(*round) {
+                (case.slash, case.slash_transaction) = (Amount::ZERO, None);
+            }
+        }
+        Ok(())
+    }
+
     /// Compares every vote of the deal with how it was decided, once.
     fn decided(&mut self, deal_id: DealId, outcome: Outcome) {
         let Some(open) = self.open.get(&deal_id) else { return };
@@ -473,8 +493,13 @@ fn opened(store: &Store, deal_id: DealId, position: u64) -> Result<Option<Open>,
         let source = |source| ReplayFault::Decode { position: record.position, source };
         match record.envelope.parse().map_err(source)?.into_kind() {
             EventKind::Proposed { terms, .. } => open = Some(Open::new(&terms)),
-            EventKind::ChainObserved { effect_id, failure: None, .. } => {
-                gas_used = gas_used.saturating_add(gas(store, &effect_id)?.map_or(0, |gas| gas.gas_used));
+            EventKind::ChainObserved { effect_id, failure, .. } => {
+                let used = gas(store, &effect_id)?.map_or(0, |gas| gas.gas_used);
+                match failure.as_deref() {
+                    None => gas_used = gas_used.saturating_add(used),
+                    Some(REORGANISED) => gas_used = gas_used.saturating_sub(used),
+                    Some(_) => {}
+                }
             }
             _ => {}
         }

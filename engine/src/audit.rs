@@ -20,9 +20,20 @@
 //! | `vote` | a vote that carried the day, and that verification today contradicts |
 //! | `replay` | a history that made this program fail |
 //!
+//! With a node ([`audit_chain`]) beside:
+//!
+//! | code | what differs between record and chain |
+//! |---|---|
+//! | `chain-contract` | there is no escrow where the terms name one |
+//! | `chain-receipt`, `chain-block`, `chain-log` | a recorded transaction: it is not there or failed, is in another block, or its events say something else about this case |
+//! | `chain-outcome`, `chain-payouts` | how the contract settled, beside the record and the rule |
+//! | `chain-state` | how far the contract says that the case is |
+//! | `chain-holdings` | an escrow holds less of a token than it owes |
+//!
 //! **Invariant:** no history, however foreign or damaged, makes an audit fail or panic; it makes discrepancies.
 //! **Invariant:** what could not be checked is said, never passed over.
 
+mod chain;
 mod differences;
 mod examiner;
 mod findings;
@@ -42,6 +53,7 @@ use tribunal_events::{DealId, Timestamp};
 use tribunal_verifiers::{ArtifactSource, Service};
 
 pub use self::{
+    chain::{ChainAudit, ChainAuditFault, ChainOptions, Holding, audit_chain},
     examiner::{ChainStep, Examined, Examiner, RecordedVote, Surroundings},
     findings::{Discrepancy, FINDINGS_MAX, Findings, Note},
     reverify::{Reverified, named_artifacts, reverify},
@@ -92,6 +104,9 @@ pub struct AuditReport {
     pub discrepancies: Vec<Discrepancy>,
     /// What an auditor should know and is no discrepancy: what could not be checked, dissenting votes.
     pub notes: Vec<Note>,
+    /// What was compared with the chain, where it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chain: Option<ChainAudit>,
 }
 
 impl AuditReport {

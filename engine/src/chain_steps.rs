@@ -1,8 +1,54 @@
 //! Which step of the contract an effect asks for, read from the deal as it stood when the effect arose.
 
-use tribunal_contracts::Step;
-use tribunal_core::{Deal, EffectKind, Phase};
-use tribunal_events::{B256, Outcome, Party};
+use tribunal_contracts::{CaseState, CaseView, Step};
+use tribunal_core::{Deal, EffectKind, Phase, react};
+use tribunal_events::{B256, DealId, Outcome, Party};
+
+use crate::{
+    replay::{ReplayFault, fold, reopen},
+    store::Store,
+};
+
+/// The step that an effect of this version asks for. Where a reorganisation undid it the deal may have gone on since, and
+/// no longer hold what the contract is to be told: then it is read from the deal as it stood when the step was due first.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn asked_for(store: &Store, deal_id: &DealId, version: u64, kind: EffectKind) -> Result<Option<Step>, ReplayFault> {
+    let (mut deal, mut asked): (Option<Deal>, _) = (None, None);
+    for record in store.stream(deal_id, 1) {
+        let record = record?;
+        if record.version > version {
+            break;
+        }
+        let event = reopen(&record, deal.as_ref().map(|deal| deal.terms().domain()))?;
+        let next = fold(deal.take(), &record)?;
+        if react(&next, event.kind(), event.signer()).iter().any(|effect| effect.kind == kind)
+            && let Some(step) = step_for(&next, kind)
+        {
+            asked = Some(step);
+        }
+        deal = Some(next);
+    }
+    Ok(asked)
+}
+
+/// A step that is recorded as taken, and that the contract knows nothing of: the chain was reorganised.
+pub fn behind<'a>(deal: &'a Deal, case: &CaseView) -> Option<&'a str> {
+    if case.state == CaseState::Settled {
+        return None;
+    }
+    let lacks = |step: &str| match step {
+        "open" => case.state == CaseState::None,
+        "submit" => case.submitted_at_s == 0,
+        "dispute" => case.disputed_at_s == 0,
+        "reveal-client" => !case.client_revealed,
+        "reveal-provider" => !case.provider_revealed,
+        // Of silences the case tells nothing.
+        step => step == "settle",
+    };
+    deal.taken().map(|(step, _)| step).find(|step| lacks(step))
+}
 
 /// The step, or nothing where the effect is no step on the chain or the deal has nothing to say to the contract.
 pub fn step_for(deal: &Deal, kind: EffectKind) -> Option<Step> {

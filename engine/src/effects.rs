@@ -2,9 +2,12 @@
 //!
 //! Steps on the chain of one deal are done in order, one at a time; all else of all deals side by side. What came of a
 //! step goes back to the writer as an input; what a mediator says goes out on the bus like anybody's word.
+//!
+//! A reorganisation of the chain may take steps back while later ones wait. What is asked for again then comes first, by
+//! [`EffectKind::rank`], and no refusal of the contract counts that the missing steps explain.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -20,7 +23,7 @@ use tribunal_events::{Address, B256, DealId, Digest, Envelope, Role, Timestamp};
 
 use crate::{
     bus::{Bus, Outgoing},
-    chain_steps::step_for,
+    chain_steps::{asked_for, behind, step_for},
     equivocation,
     failure::with_causes,
     mediator::desk::Desk,
@@ -47,6 +50,27 @@ pub struct Activity {
     pub sequence: AtomicU64,
     /// The writer's time in microseconds.
     pub clock_us: AtomicU64,
+    /// Following the own contracts.
+    pub chain: FollowedChain,
+}
+
+/// Counts of following the own contracts.
+#[derive(Debug, Default)]
+pub struct FollowedChain {
+    /// The last block whose events are known; 0 where nothing is followed.
+    pub block: AtomicU64,
+    /// Recorded steps that a reorganisation undid.
+    pub undone: AtomicU64,
+    /// Faults of the nodes.
+    pub faults: AtomicU64,
+}
+
+/// A step on the chain that is to be taken.
+struct Waiting {
+    entry: OutboxEntry,
+    version: u64,
+    kind: EffectKind,
+    pause: Duration,
 }
 
 /// Everything that effects need.
@@ -71,8 +95,8 @@ impl Performer {
     /// Performs effects as they come until cancelled.
     pub async fn run(self: Arc<Self>, mut effects: mpsc::UnboundedReceiver<Vec<OutboxEntry>>) {
         let tasks = TaskTracker::new();
-        let (free, mut freed) = mpsc::unbounded_channel::<DealId>();
-        let mut queues: BTreeMap<DealId, VecDeque<OutboxEntry>> = BTreeMap::new();
+        let (free, mut freed) = mpsc::unbounded_channel::<(DealId, Option<Waiting>)>();
+        let mut queues: BTreeMap<DealId, Vec<Waiting>> = BTreeMap::new();
         loop {
             tokio::select! {
                 () = self.cancel.cancelled() => break,
@@ -89,21 +113,23 @@ impl Performer {
                         }
                         let idle = !queues.contains_key(&entry.deal_id);
                         let deal_id = entry.deal_id;
-                        queues.entry(deal_id).or_default().push_back(entry);
+                        queues.entry(deal_id).or_default().push(Waiting { entry, version, kind, pause: RETRY_FIRST });
                         if idle {
-                            let _ = free.send(deal_id);
+                            let _ = free.send((deal_id, None));
                         }
                     }
                 }
-                Some(deal_id) = freed.recv() => {
-                    let next = queues.get_mut(&deal_id).and_then(VecDeque::pop_front);
-                    let Some(entry) = next else { queues.remove(&deal_id); continue };
+                Some((deal_id, again)) = freed.recv() => {
+                    let queue = queues.entry(deal_id).or_default();
+                    queue.extend(again);
+                    // What a reorganisation undid comes before what waited for it.
+                    let first = (0..queue.len()).min_by_key(|at| (queue[*at].kind.rank(), queue[*at].version));
+                    let Some(first) = first else { queues.remove(&deal_id); continue };
+                    let waiting = queue.remove(first);
                     let (this, free) = (Arc::clone(&self), free.clone());
                     tasks.spawn(async move {
-                        if let Ok((version, kind)) = outbox::decode(&entry.payload) {
-                            this.perform(entry, version, kind).await;
-                        }
-                        let _ = free.send(deal_id);
+                        let again = this.attempt(waiting).await;
+                        let _ = free.send((deal_id, again));
                     });
                 }
             }
@@ -112,75 +138,104 @@ impl Performer {
         tasks.wait().await;
     }
 
-    /// Performs one effect, again and again until it is done or the engine stops.
+    /// Performs one effect that waits for no other, again and again until it is done or the engine stops.
     async fn perform(&self, entry: OutboxEntry, version: u64, kind: EffectKind) {
-        let mut pause = RETRY_FIRST;
-        loop {
-            let outcome = match kind {
-                EffectKind::Judge { .. } | EffectKind::RevealVotes { .. } => self.mediate(&entry, kind).await,
-                EffectKind::Publish => self.publish_verdict(&entry, version).await,
-                EffectKind::Equivocation { mediator, round } => self.accuse(&entry, mediator, round).await,
-                _ => self.step(&entry, version, kind).await,
-            };
-            match outcome {
-                Ok(job) => {
-                    self.activity.jobs.fetch_add(1, Ordering::SeqCst);
-                    self.activity.effects.fetch_sub(1, Ordering::SeqCst);
-                    let _ = self.jobs.send(vec![job]).await;
-                    return;
-                }
-                Err(problem) => {
-                    tracing::warn!(deal_id = %entry.deal_id, ?kind, %problem, "effect will be tried again");
-                    self.activity.waiting.fetch_add(1, Ordering::SeqCst);
-                    self.activity.effects.fetch_sub(1, Ordering::SeqCst);
-                    let stopped = tokio::select! {
-                        () = self.cancel.cancelled() => true,
-                        () = tokio::time::sleep(pause) => false,
-                    };
-                    self.activity.effects.fetch_add(1, Ordering::SeqCst);
-                    self.activity.waiting.fetch_sub(1, Ordering::SeqCst);
-                    if stopped {
-                        return;
-                    }
-                    pause = (pause * 2).min(RETRY_MAX);
-                }
+        let mut next = Some(Waiting { entry, version, kind, pause: RETRY_FIRST });
+        while let Some(waiting) = next {
+            next = self.attempt(waiting).await;
+        }
+    }
+
+    /// Performs an effect once; gives it back, after a pause, where it is to be tried again.
+    async fn attempt(&self, waiting: Waiting) -> Option<Waiting> {
+        let Waiting { entry, version, kind, pause } = &waiting;
+        let outcome = match *kind {
+            EffectKind::Judge { .. } | EffectKind::RevealVotes { .. } => self.mediate(entry, *kind).await,
+            EffectKind::Publish => self.publish_verdict(entry, *version).await,
+            EffectKind::Equivocation { mediator, round } => self.accuse(entry, mediator, round).await,
+            _ => self.step(entry, *version, *kind).await,
+        };
+        match outcome {
+            Ok(job) => {
+                self.activity.jobs.fetch_add(1, Ordering::SeqCst);
+                self.activity.effects.fetch_sub(1, Ordering::SeqCst);
+                let _ = self.jobs.send(vec![job]).await;
+                None
+            }
+            Err(problem) => {
+                tracing::warn!(deal_id = %entry.deal_id, ?kind, %problem, "effect will be tried again");
+                self.activity.waiting.fetch_add(1, Ordering::SeqCst);
+                self.activity.effects.fetch_sub(1, Ordering::SeqCst);
+                let stopped = tokio::select! {
+                    () = self.cancel.cancelled() => true,
+                    () = tokio::time::sleep(*pause) => false,
+                };
+                self.activity.effects.fetch_add(1, Ordering::SeqCst);
+                self.activity.waiting.fetch_sub(1, Ordering::SeqCst);
+                let pause = (*pause * 2).min(RETRY_MAX);
+                (!stopped).then_some(Waiting { pause, ..waiting })
             }
         }
     }
 
     async fn step(&self, entry: &OutboxEntry, version: u64, kind: EffectKind) -> Result<Job, String> {
         let effect_id = Digest::new(entry.id);
-        let report = |transaction, block, failure| {
-            let report = ChainReport { effect_id, step: kind.step(), transaction, block, failure };
-            Job::Report { deal_id: entry.deal_id, report, gas_used: 0 }
+        let report = |transaction, block, failure| ChainReport {
+            effect_id,
+            step: kind.step(),
+            transaction,
+            block,
+            failure,
+            block_time_s: None,
         };
-        let deal = load_at(&self.store, &entry.deal_id, version).map_err(|fault| fault.to_string())?;
-        let Some(deal) = deal else { return Err("the deal is not in the store".into()) };
-        let Some(chain) = &self.chain else {
-            return Ok(report(B256::ZERO, 0, Some("no chain is configured".into())));
+        let job = |report, gas_used| Job::Report { deal_id: entry.deal_id, report, gas_used };
+        let failed = |failure: &str| Ok(job(report(B256::ZERO, 0, Some(failure.into())), 0));
+        let load = |version| load_at(&self.store, &entry.deal_id, version).map_err(|fault| fault.to_string());
+        let (Some(deal), Some(latest)) = (load(version)?, load(u64::MAX)?) else {
+            return Err("the deal is not in the store".into());
         };
-        let Some(step) = step_for(&deal, kind) else {
-            return Ok(report(B256::ZERO, 0, Some("the deal lacks what the contract asks for".into())));
+        let Some(chain) = &self.chain else { return failed("no chain is configured") };
+        // Money that would be locked for a deal that is over would have to be got out again.
+        if let Phase::Settled { decision, .. } = latest.phase()
+            && !decision.funded
+        {
+            return failed("the deal is over");
+        }
+        let asked = match step_for(&deal, kind) {
+            Some(step) => Some(step),
+            None => asked_for(&self.store, &entry.deal_id, version, kind).map_err(|fault| fault.to_string())?,
         };
+        let Some(step) = asked else { return failed("the deal lacks what the contract asks for") };
+        if let Some(first) = undone_before(&latest, kind) {
+            return Err(format!("a reorganisation undid {first}, which comes first"));
+        }
         let now = Timestamp::from_us(self.activity.clock_us.load(Ordering::SeqCst));
         chain.advance_time(now.s()).await.map_err(|fault| with_causes(&fault))?;
-        match chain.perform(&step).await {
+        let mut outcome = chain.perform(&step).await;
+        if outcome.as_ref().is_err_and(|fault| !fault.retry_helps()) {
+            // What the contract refuses for good it may refuse because a reorganisation took away what comes before, and
+            // that is found out a moment later only.
+            let case = chain.case(step.terms_hash()).await.map_err(|fault| with_causes(&fault))?;
+            if let Some(missing) = behind(&latest, &case) {
+                return Err(format!("{missing} is recorded, and the contract knows nothing of it any more"));
+            }
+            outcome = chain.perform(&step).await;
+        }
+        match outcome {
             Ok(mined) => {
                 let failure = disagreement(&deal, &step, &mined);
                 if let Some(failure) = &failure {
                     tracing::error!(deal_id = %entry.deal_id, failure, "the contract paid otherwise than the rule says");
                 }
-                let mut job = report(mined.transaction, mined.block, failure);
-                if let Job::Report { gas_used, .. } = &mut job {
-                    *gas_used = mined.gas_used;
-                }
-                Ok(job)
+                let block_time_s = latest.is_undone(&kind.step()).then_some(mined.block_time_s);
+                let report = ChainReport { block_time_s, ..report(mined.transaction, mined.block, failure) };
+                Ok(job(report, mined.gas_used))
             }
             Err(fault) if fault.retry_helps() && !over(&deal, kind, now) => Err(with_causes(&fault)),
             Err(fault @ ChainFault::Unreachable { .. }) => Err(with_causes(&fault)),
             Err(fault) => {
                 tracing::error!(deal_id = %entry.deal_id, ?kind, %fault, "a step on the chain failed for good");
-                Ok(report(B256::ZERO, 0, Some(fault.to_string())))
+                failed(&fault.to_string())
             }
         }
     }
@@ -251,9 +306,17 @@ fn over(deal: &Deal, kind: EffectKind, now: Timestamp) -> bool {
     kind == EffectKind::Open && now > Timestamp::last_us_of_s(deal.terms().timeouts.agree_by_s)
 }
 
+/// A step that a reorganisation undid, and that the contract must take before this one.
+fn undone_before(deal: &Deal, kind: EffectKind) -> Option<&str> {
+    deal.undone().find(|step| EffectKind::of_step(step).is_some_and(|undone| undone.rank() < kind.rank()))
+}
+
 /// How the contract's payment differs from the rule's, if it does.
 fn disagreement(deal: &Deal, step: &Step, mined: &Mined) -> Option<String> {
-    let (Some(paid), Phase::Decided(decision)) = (&mined.settlement, deal.phase()) else { return None };
+    let (Some(paid), Phase::Decided(decision) | Phase::Settled { decision, .. }) = (&mined.settlement, deal.phase())
+    else {
+        return None;
+    };
     if !step.settles() {
         return None;
     }

@@ -19,9 +19,10 @@ use tribunal_verifiers::{ArtifactSource, Service};
 
 use crate::{
     bus::{BatchLimits, Bus, BusFault, Outgoing},
+    chain_observer::{self, Following},
     effects::{Activity, Performer},
     mediator::{
-        Mediator, MediatorFault, chain_watch,
+        Mediator, MediatorFault,
         desk::{self, Desk},
         history::History,
         inbox,
@@ -89,6 +90,8 @@ pub struct Engine {
     tasks: TaskTracker,
     ready: Arc<AtomicBool>,
     desk: Option<Arc<Desk>>,
+    jobs: mpsc::Sender<Vec<Job>>,
+    effects: mpsc::UnboundedSender<Vec<OutboxEntry>>,
 }
 
 impl Engine {
@@ -143,12 +146,6 @@ impl Engine {
         };
         if let Some(desk) = &desk {
             tasks.spawn(Arc::clone(desk).sweep());
-            if let (Some(chain), false) = (&chain, settings.recorded_time || desk.addresses().is_empty()) {
-                let only_on_chain = Arc::clone(&desk.counts().only_on_chain);
-                let (store, chain) = (store.clone(), Arc::clone(chain));
-                let (judges, every) = (desk.addresses(), chain_watch::LOOK_EVERY);
-                tasks.spawn(chain_watch::watch(store, chain, judges, only_on_chain, every, cancel.clone()));
-            }
         }
         let performer = Performer {
             store: store.clone(),
@@ -165,7 +162,7 @@ impl Engine {
             partition,
             jobs: from_tasks,
             activity: Arc::clone(&activity),
-            effects: to_performer,
+            effects: to_performer.clone(),
             receipts: to_publisher,
             recorded: recorded.clone(),
             deadlines,
@@ -190,7 +187,7 @@ impl Engine {
         let mut writer = writer;
         writer.catch_up_to(bus.last().await?);
         tasks.spawn_blocking(move || writer.run());
-        let (stop, counts) = (cancel.clone(), Arc::clone(&activity));
+        let (stop, counts, jobs) = (cancel.clone(), Arc::clone(&activity), to_writer.clone());
         let ready = Arc::new(AtomicBool::new(true));
         let is_ready = Arc::clone(&ready);
         tasks.spawn(async move {
@@ -214,7 +211,23 @@ impl Engine {
                 }
             }
         });
-        Ok(Self { store, bus, activity, recorded, failed, cancel, tasks, ready, desk })
+        Ok(Self { store, bus, activity, recorded, failed, cancel, tasks, ready, desk, jobs, effects: to_performer })
+    }
+
+    /// Follows the contracts that this engine serves, on a chain that others write to as well: what a reorganisation takes
+    /// back goes back in the record and is done again. A chain in this process has none, so it needs none of this.
+    pub fn follow_chain(&self, following: Following) {
+        let desk = self.desk.as_ref();
+        self.tasks.spawn(chain_observer::follow(chain_observer::Parts {
+            following,
+            store: self.store.clone(),
+            jobs: self.jobs.clone(),
+            effects: self.effects.clone(),
+            activity: Arc::clone(&self.activity),
+            judges: desk.map(|desk| desk.addresses()).unwrap_or_default(),
+            only_on_chain: desk.map(|desk| Arc::clone(&desk.counts().only_on_chain)).unwrap_or_default(),
+            cancel: self.cancel.clone(),
+        }));
     }
 
     /// The record, for reading.

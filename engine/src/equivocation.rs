@@ -20,7 +20,7 @@ use tribunal_events::{
 use crate::{
     failure::with_causes,
     outbox,
-    store::{OutboxEntry, Store, StoreFault, Table, TableRow},
+    store::{Append, OutboxEntry, Store, StoreFault, Table, TableRow},
 };
 
 /// Before mediator (20 bytes), terms hash (32) and round (4, big-endian) in [`Table::Projections`]: the first verdict seen.
@@ -212,6 +212,22 @@ impl Evidence {
         let key = [FOUND, &slot(mediator, self.terms_hash, round)].concat();
         let row = TableRow { table: Table::Projections, key, value: Some(json(&self)) };
         store.put_rows(vec![row]).map_err(|fault| fault.to_string())
+    }
+
+    /// Forgets what came of it, and asks for it again: the chain took it back.
+    ///
+    /// # Errors
+    /// Where the store cannot be written.
+    pub fn reopen(mut self, store: &Store) -> Result<OutboxEntry, StoreFault> {
+        let (mediator, round, deal_id) = (self.first.mediator, self.first.round, self.deal_id);
+        let slot = slot(mediator, self.terms_hash, round);
+        self.outcome = None;
+        let row = TableRow { table: Table::Projections, key: [FOUND, &slot].concat(), value: Some(json(&self)) };
+        let version = store.head(&deal_id)?.map_or(0, |head| head.version);
+        let payload = outbox::encode(version, EffectKind::Equivocation { mediator, round });
+        let entry = OutboxEntry { id: blake3::derive_key("tribunal.v1 equivocation", &slot), deal_id, payload };
+        store.append_with(Append { outbox_add: vec![entry.clone()], ..Append::default() }, |_| vec![row])?;
+        Ok(entry)
     }
 
     async fn slash(&self, chain: &dyn Chain) -> Result<Outcome, ChainFault> {

@@ -13,6 +13,7 @@ pub mod artifacts;
 pub mod audit;
 pub mod bundle;
 pub mod bus;
+pub mod chain_observer;
 pub mod chain_steps;
 pub mod commands;
 pub mod config;

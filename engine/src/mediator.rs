@@ -7,7 +7,6 @@
 //! the same deal and round is never signed, whatever happens in between.
 //! **Invariant:** a fault of this machine becomes an inconclusive vote, never guilt.
 
-pub mod chain_watch;
 pub mod desk;
 pub mod history;
 pub mod inbox;

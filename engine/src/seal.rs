@@ -62,7 +62,7 @@ fn event(kind: &EventKind, deal: &Deal) -> proto::Event {
                 silence_signature: signature(silence_signature),
             })
         }
-        EventKind::ChainObserved { step, effect_id, transaction, block, failure } => {
+        EventKind::ChainObserved { step, effect_id, transaction, block, failure, block_time_s } => {
             Kind::ChainObserved(proto::ChainObserved {
                 step: step.clone(),
                 effect_id: effect_id.bytes().to_vec(),
@@ -70,6 +70,7 @@ fn event(kind: &EventKind, deal: &Deal) -> proto::Event {
                 block: *block,
                 failed: failure.is_some(),
                 failure: failure.clone().unwrap_or_default(),
+                block_time_s: block_time_s.unwrap_or_default(),
             })
         }
         EventKind::Settled { outcome, payouts, transaction, block } => Kind::Settled(proto::Settled {

@@ -1,7 +1,7 @@
 //! Read models of deals: what the command line, HTTP and the page show. Folds of the store, nothing else.
 
 use serde::Serialize;
-use tribunal_core::{Deal, Phase, Settlement, next_deadline, price};
+use tribunal_core::{Deal, Phase, REORGANISED, Settlement, next_deadline, price};
 use tribunal_events::{Address, Amount, DealId, EventKind, Payout, Role, Timestamp};
 
 use crate::{
@@ -257,6 +257,9 @@ pub fn sentence(deal: &Deal, kind: &EventKind) -> String {
         }
         EventKind::ChainObserved { step, failure: None, block, .. } => {
             format!("the contract took step {step} in block {block}")
+        }
+        EventKind::ChainObserved { step, failure: Some(why), transaction, block, .. } if why == REORGANISED => {
+            format!("a reorganisation took step {step} out of block {block}: {transaction:#x} counts no more")
         }
         EventKind::ChainObserved { step, failure: Some(why), .. } => format!("step {step} failed on the chain: {why}"),
         EventKind::Settled { payouts, .. } => {

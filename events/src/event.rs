@@ -100,6 +100,7 @@ pub enum EventKind {
         transaction: B256,
         block: u64,
         failure: Option<String>,
+        block_time_s: Option<u64>,
     },
     Settled {
         outcome: Outcome,
@@ -327,6 +328,7 @@ impl EventKind {
                 transaction: bytes32_or_zero("chain_observed.transaction", &it.transaction)?,
                 block: it.block,
                 failure: it.failed.then(|| it.failure.chars().take(500).collect()),
+                block_time_s: (it.block_time_s > 0).then_some(it.block_time_s),
             },
             Kind::Settled(it) => Self::Settled {
                 outcome: outcome("settled.outcome", it.outcome)?,

@@ -26,6 +26,7 @@ mod registry;
 mod sender;
 mod step;
 mod wallet;
+mod witness;
 
 pub use alloy::providers::DynProvider as RpcNode;
 pub use bindings::{escrow_abi, registry_abi, token_abi};
@@ -46,3 +47,4 @@ pub use registry::Registry;
 pub use sender::{Sender, SenderSettings};
 pub use step::Step;
 pub use wallet::Account;
+pub use witness::{CaseEvent, EQUIVOCATION_TOPIC, Witness, WitnessedTransaction};

@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use tribunal_events::{
-    Address, B256, Claim, ContentAddress, DealId, EventId, Outcome, Party, Payout, Signature, Terms, Timestamp,
+    Address, B256, Claim, ContentAddress, DealId, Digest, EventId, Outcome, Party, Payout, Signature, Terms, Timestamp,
 };
 use tribunal_mediators::Round;
 
@@ -19,11 +19,23 @@ pub struct Deal {
     pub(crate) steps: BTreeMap<String, Step>,
 }
 
+/// Why a step that was taken counts no more: its block left the chain, or the transaction its block.
+pub const REORGANISED: &str = "reorganised";
+
 /// A step of the contract that was observed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Step {
     pub(crate) transaction: B256,
     pub(crate) failure: Option<String>,
+    /// Only where a reorganisation undid it once: the effect that is to take it again, or took it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) effect: Option<Digest>,
+}
+
+impl Step {
+    pub(crate) fn is_undone(&self) -> bool {
+        self.failure.as_deref() == Some(REORGANISED)
+    }
 }
 
 /// Where a deal stands.
@@ -69,7 +81,7 @@ pub enum Phase {
     },
     /// The outcome is known; the money is still locked.
     Decided(Decision),
-    /// Over. Nothing changes any more.
+    /// Over. Nothing changes any more but the transaction, where a reorganisation of the chain puts another in its place.
     Settled {
         /// What was decided.
         decision: Decision,
@@ -244,6 +256,22 @@ impl Deal {
             | Phase::Disputed { consents, .. } => Some(consents),
             Phase::Decided(decision) | Phase::Settled { decision, .. } => decision.consents.as_ref(),
         }
+    }
+
+    /// Steps that the contract has taken, as far as recorded, with their transactions, by name.
+    pub fn taken(&self) -> impl Iterator<Item = (&str, B256)> {
+        let taken = self.steps.iter().filter(|(_, step)| step.failure.is_none());
+        taken.map(|(name, step)| (name.as_str(), step.transaction))
+    }
+
+    /// Steps that a reorganisation undid and that are not taken again yet, by name.
+    pub fn undone(&self) -> impl Iterator<Item = &str> {
+        self.steps.iter().filter(|(_, step)| step.is_undone()).map(|(name, _)| name.as_str())
+    }
+
+    /// Whether a reorganisation undid this step and it is not taken again yet.
+    pub fn is_undone(&self, step: &str) -> bool {
+        self.steps.get(step).is_some_and(Step::is_undone)
     }
 
     /// Moves of parties that want to withdraw: client's, provider's.

@@ -7,7 +7,8 @@ use tribunal_events::{
 use tribunal_mediators::{Tally, candidates, draw, draw_seed};
 
 use crate::{
-    DeadlineKind, Deal, Dispute, Phase, Rejection, Settlement, deadline::commit_deadline, evolve, next_deadline,
+    DeadlineKind, Deal, Dispute, Phase, REORGANISED, Rejection, Settlement, deadline::commit_deadline, evolve,
+    next_deadline,
 };
 
 /// The reason code of a verdict against the party that did not serve what it had to.
@@ -46,8 +47,10 @@ pub struct ChainReport {
     pub transaction: B256,
     /// Its block.
     pub block: u64,
-    /// Why it failed for good, if it did.
+    /// Why it failed for good, if it did; [`REORGANISED`] where the transaction counted and is in that block no more.
     pub failure: Option<String>,
+    /// The block's unix time, where a reorganisation had undone the step before.
+    pub block_time_s: Option<u64>,
 }
 
 /// An event to record.
@@ -498,9 +501,23 @@ fn payouts(deal: &Deal, decision: &crate::Decision) -> Vec<Payout> {
     settlement.payouts().to_vec()
 }
 
+/// The same report again changes nothing: effects are performed, and reorganisations told of, at least once.
+fn is_news(deal: &Deal, report: &ChainReport) -> bool {
+    let undoes = report.failure.as_deref() == Some(REORGANISED);
+    match deal.steps.get(&report.step) {
+        // What came after the end of a deal that no contract settled concerns nobody.
+        None => !undoes && !deal.is_settled(),
+        Some(step) if undoes => {
+            step.failure.is_none()
+                && step.transaction == report.transaction
+                && step.effect.is_none_or(|effect| effect == report.effect_id)
+        }
+        Some(step) => step.is_undone() && step.effect == Some(report.effect_id),
+    }
+}
+
 fn chain(deal: &Deal, report: &ChainReport, context: &Context<'_>) -> Vec<DealEvent> {
-    // The same step reported again changes nothing: effects are performed at least once.
-    if deal.steps.contains_key(&report.step) || deal.is_settled() {
+    if !is_news(deal, report) {
         return Vec::new();
     }
     let observed = EventKind::ChainObserved {
@@ -509,6 +526,7 @@ fn chain(deal: &Deal, report: &ChainReport, context: &Context<'_>) -> Vec<DealEv
         transaction: report.transaction,
         block: report.block,
         failure: report.failure.clone(),
+        block_time_s: report.block_time_s,
     };
     let next =
         evolve(Some(deal.clone()), &observed, context.operator, tribunal_events::EventId::default(), context.now);

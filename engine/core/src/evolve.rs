@@ -4,9 +4,10 @@ use tribunal_events::{Address, EventId, EventKind, Outcome, Party, Timestamp};
 use tribunal_mediators::Round;
 
 use crate::{
-    Deal, Decision, Phase, Request, Submission,
+    Deal, Decision, Phase, REORGANISED, Request, Submission,
     deal::{Consent, Consents, Dispute, Step},
     decide::slot_of,
+    react::effect_id,
 };
 
 /// Folds one recorded event into the deal: the only thing that replay does.
@@ -30,7 +31,8 @@ pub fn evolve(deal: Option<Deal>, kind: &EventKind, signer: Address, id: EventId
             steps: BTreeMap::new(),
         };
     };
-    assert!(!deal.is_settled(), "a settled deal never changes");
+    let of_chain = matches!(kind, EventKind::ChainObserved { .. });
+    assert!(!deal.is_settled() || of_chain, "a settled deal keeps its outcome and its payouts");
     deal.version += 1;
     if let Some(slot) = slot_of(kind, signer) {
         deal.slots.insert(slot, id);
@@ -112,28 +114,21 @@ fn next(deal: &mut Deal, phase: Phase, kind: &EventKind, signer: Address, at: Ti
             deal.withdrawals.insert(party as u8, *move_signature);
             phase
         }
-        (EventKind::ChainObserved { step, transaction, failure, .. }, mut phase) => {
-            deal.steps.insert(step.clone(), Step { transaction: *transaction, failure: failure.clone() });
-            if step == "open" {
-                match (&mut phase, failure) {
-                    (Phase::Agreed { funded, .. }, None) => *funded = true,
-                    (Phase::Agreed { consents, .. }, Some(_)) => {
-                        return Phase::Decided(Decision {
-                            at,
-                            outcome: Outcome::AgreeTimeout,
-                            reason_code: "not-funded".into(),
-                            instruction_count: 0,
-                            round: None,
-                            panel_signature: None,
-                            moves: Vec::new(),
-                            consents: Some(*consents),
-                            funded: false,
-                        });
-                    }
-                    _ => {}
+        (EventKind::ChainObserved { step, transaction, failure, block_time_s, .. }, phase) => {
+            let again = deal.is_undone(step);
+            let undone = failure.as_deref() == Some(REORGANISED);
+            // The one effect that follows from this event takes the step again.
+            let effect = if undone { Some(effect_id(deal, 0)) } else { deal.steps.get(step).and_then(|it| it.effect) };
+            deal.steps.insert(step.clone(), Step { transaction: *transaction, failure: failure.clone(), effect });
+            match (step.as_str(), phase) {
+                ("open", phase) if failure.is_none() => opened(phase, block_time_s.filter(|_| again)),
+                ("open", phase) if undone => unfunded(phase),
+                ("open", phase) => never_funded(phase, at),
+                ("settle", Phase::Settled { decision, payouts, .. }) if failure.is_none() => {
+                    Phase::Settled { decision, payouts, transaction: Some(*transaction) }
                 }
+                (_, phase) => phase,
             }
-            phase
         }
         (EventKind::Settled { payouts, transaction, .. }, Phase::Decided(decision)) => {
             Phase::Settled { decision, payouts: payouts.clone(), transaction: *transaction }
@@ -151,6 +146,46 @@ fn next(deal: &mut Deal, phase: Phase, kind: &EventKind, signer: Address, at: Ti
         }
         (kind, _) => panic!("`{}` in a deal where decide does not admit it", kind.name()),
     }
+}
+
+/// The money is locked. Where it had been before, and was not for a while, the provider's time runs from the new opening,
+/// as it does in the contract.
+fn opened(mut phase: Phase, again_at_s: Option<u64>) -> Phase {
+    if let Phase::Agreed { at, funded, .. } = &mut phase {
+        *funded = true;
+        *at = again_at_s.map_or(*at, |s| Timestamp::from_s(s).max(*at));
+    }
+    phase
+}
+
+/// The money is not locked any more. What was said since stays said; the contract is told all of it again.
+const fn unfunded(mut phase: Phase) -> Phase {
+    if let Phase::Agreed { funded, .. } = &mut phase {
+        *funded = false;
+    }
+    phase
+}
+
+/// The money cannot be locked: the deal is off, however far it had come.
+fn never_funded(phase: Phase, at: Timestamp) -> Phase {
+    let consents = match &phase {
+        Phase::Agreed { consents, .. } | Phase::ResultSubmitted { consents, .. } | Phase::Disputed { consents, .. } => {
+            Some(*consents)
+        }
+        Phase::Decided(decision) => decision.consents,
+        Phase::Negotiating { .. } | Phase::Settled { .. } => return phase,
+    };
+    Phase::Decided(Decision {
+        at,
+        outcome: Outcome::AgreeTimeout,
+        reason_code: "not-funded".into(),
+        instruction_count: 0,
+        round: None,
+        panel_signature: None,
+        moves: Vec::new(),
+        consents,
+        funded: false,
+    })
 }
 
 fn disputed(dispute: &mut Dispute, kind: &EventKind, signer: Address, at: Timestamp, terms: &tribunal_events::Terms) {

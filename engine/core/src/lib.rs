@@ -6,7 +6,8 @@
 //!
 //! **Invariant:** `decide` only proposes what `evolve` accepts; replay runs `evolve` alone.
 //! **Invariant:** what is paid out of a deal is exactly what was locked in it.
-//! **Invariant:** a settled deal never changes.
+//! **Invariant:** a settled deal keeps its outcome and its payouts for ever; a reorganisation of the chain can put another
+//! transaction in the place of the one that moved the money, nothing else.
 //! **Invariant:** nothing but recorded terms and events decides an outcome.
 
 mod deadline;
@@ -18,7 +19,7 @@ mod rejection;
 mod settlement;
 
 pub use deadline::{Deadline, DeadlineKind, next_deadline, voting_deadline};
-pub use deal::{Consent, Consents, Deal, Decision, Dispute, Phase, Replicas, Request, Submission};
+pub use deal::{Consent, Consents, Deal, Decision, Dispute, Phase, REORGANISED, Replicas, Request, Submission};
 pub use decide::{ChainReport, Context, DealEvent, Input, decide};
 pub use evolve::evolve;
 pub use react::{Effect, EffectKind, react};

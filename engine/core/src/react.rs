@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use tribunal_events::{Address, Digest, EventKind, Outcome};
 
-use crate::{Deal, Phase};
+use crate::{Deal, Phase, REORGANISED};
 
 /// IO that follows from an event; done at least once, recognised by its id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +61,32 @@ impl EffectKind {
         !matches!(self, Self::Judge { .. } | Self::RevealVotes { .. } | Self::Publish | Self::Equivocation { .. })
     }
 
+    /// The step that has this name; nothing where none has.
+    pub fn of_step(name: &str) -> Option<Self> {
+        Some(match name {
+            "open" => Self::Open,
+            "submit" => Self::Submit,
+            "dispute" => Self::Dispute,
+            "reveal-client" => Self::Reveal { party: 1 },
+            "reveal-provider" => Self::Reveal { party: 2 },
+            "settle" => Self::Settle,
+            other => Self::Silence { round: other.strip_prefix("silence-")?.parse().ok()? },
+        })
+    }
+
+    /// Its place among the steps of a deal: the contract takes none before all of a lower rank. Other effects come last.
+    pub const fn rank(&self) -> u8 {
+        match self {
+            Self::Open => 0,
+            Self::Submit => 1,
+            Self::Dispute => 2,
+            Self::Reveal { .. } => 3,
+            Self::Silence { .. } => 4,
+            Self::Settle => 5,
+            Self::Judge { .. } | Self::RevealVotes { .. } | Self::Publish | Self::Equivocation { .. } => u8::MAX,
+        }
+    }
+
     /// The name under which its outcome is recorded.
     pub fn step(&self) -> String {
         match self {
@@ -105,6 +131,10 @@ pub fn react(deal: &Deal, kind: &EventKind, signer: Address) -> Vec<Effect> {
             }
             _ => {}
         },
+        // Taken again, by an effect with an id of its own.
+        EventKind::ChainObserved { step, failure: Some(failure), .. } if failure == REORGANISED => {
+            kinds.extend(EffectKind::of_step(step));
+        }
         _ => {}
     }
     if let (Phase::Decided(decision), false) = (&deal.phase, matches!(kind, EventKind::ChainObserved { .. })) {
@@ -118,7 +148,7 @@ pub fn react(deal: &Deal, kind: &EventKind, signer: Address) -> Vec<Effect> {
     kinds.into_iter().zip(0u64..).map(|(kind, index)| Effect { id: effect_id(deal, index), kind }).collect()
 }
 
-fn effect_id(deal: &Deal, index: u64) -> Digest {
+pub(crate) fn effect_id(deal: &Deal, index: u64) -> Digest {
     let mut hasher = blake3::Hasher::new_derive_key("tribunal.v1 effect");
     hasher.update(deal.id().bytes()).update(&deal.version.to_be_bytes()).update(&index.to_be_bytes());
     Digest::new(*hasher.finalize().as_bytes())

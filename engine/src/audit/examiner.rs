@@ -6,7 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use tribunal_core::{ChainReport, Context, Deal, DealEvent, EffectKind, Input, Phase, decide, evolve, react};
+use tribunal_core::{
+    ChainReport, Context, Deal, DealEvent, EffectKind, Input, Phase, REORGANISED, decide, evolve, react,
+};
 use tribunal_events::{
     Address, B256, ChainLink, Claim, DealId, Digest, EventKind, SignedEvent, Terms, Timestamp, VerdictVote,
 };
@@ -86,10 +88,29 @@ pub struct Examined {
     pub steps: Vec<ChainStep>,
     /// Events that the engine recorded.
     pub engine_events: u64,
+    /// Steps that are asked for and have no outcome yet.
+    pub pending: Vec<EffectKind>,
     /// Whether time decided anything.
     pub by_time: bool,
     /// What does not fit, and what is worth knowing.
     pub findings: Findings,
+}
+
+impl Examined {
+    /// Steps that count at the end: the last of each name, where no reorganisation took it back.
+    pub fn taken(&self) -> Vec<&ChainStep> {
+        let mut taken: BTreeMap<&str, &ChainStep> = BTreeMap::new();
+        for step in &self.steps {
+            match step.failure.as_deref() {
+                None => drop(taken.insert(&step.step, step)),
+                Some(REORGANISED) => drop(taken.remove(step.step.as_str())),
+                Some(_) => {}
+            }
+        }
+        let mut taken: Vec<_> = taken.into_values().collect();
+        taken.sort_by_key(|step| step.position);
+        taken
+    }
 }
 
 /// An effect that the record asks for.
@@ -97,6 +118,8 @@ struct Asked {
     version: u64,
     kind: EffectKind,
     observed: bool,
+    /// A reorganisation took back what was observed.
+    undone: bool,
 }
 
 /// Takes the records of one deal in order.
@@ -129,6 +152,7 @@ impl Examiner {
                 votes: Vec::new(),
                 steps: Vec::new(),
                 engine_events: 0,
+                pending: Vec::new(),
                 by_time: false,
                 findings,
             },
@@ -286,12 +310,14 @@ impl Examiner {
         let domains = [terms.domain()];
         let context = Context { now: record.recorded_at, operator: terms.operator, domains: &domains };
         let deal = self.examined.deal.as_ref();
-        if deal.is_some_and(Deal::is_settled) {
+        let of_chain = matches!(kind, EventKind::ChainObserved { .. });
+        let settled = deal.is_some_and(Deal::is_settled);
+        if settled && !of_chain {
             self.examined.findings.record(record, "after-settlement", "nothing: the deal is settled", kind.name());
             return self.lose();
         }
         let due = decide(deal, &Input::Tick, &context).unwrap_or_default();
-        if kind.is_engine() && !matches!(kind, EventKind::ChainObserved { .. }) {
+        if kind.is_engine() && !of_chain {
             self.owed = recorded(due);
             self.owed_at = record.recorded_at;
             match self.owed.pop_front() {
@@ -309,14 +335,15 @@ impl Examiner {
             return self.lose();
         }
         let decided = match (&kind, signed) {
-            (EventKind::ChainObserved { step, effect_id, transaction, block, failure }, _) => {
-                self.observe(record, step, effect_id);
+            (EventKind::ChainObserved { step, effect_id, transaction, block, failure, block_time_s }, _) => {
+                self.observe(record, step, effect_id, failure.as_deref() == Some(REORGANISED));
                 let report = ChainReport {
                     effect_id: *effect_id,
                     step: step.clone(),
                     transaction: *transaction,
                     block: *block,
                     failure: failure.clone(),
+                    block_time_s: *block_time_s,
                 };
                 decide(deal_of(&self.examined), &Input::Chain(report), &context)
             }
@@ -324,6 +351,11 @@ impl Examiner {
             (_, None) => unreachable!("without a signature only engine events come here"),
         };
         match decided {
+            Ok(events) if events.is_empty() && settled => {
+                let expected = "nothing: the deal is settled, and the chain took nothing back";
+                self.examined.findings.record(record, "after-settlement", expected, kind.name());
+                self.lose();
+            }
             Ok(events) if events.is_empty() => {
                 let expected = "nothing: the step was observed before, or there is no deal";
                 self.examined.findings.record(record, "unfounded", expected, kind.name());
@@ -358,8 +390,8 @@ impl Examiner {
         self.fold(record, if differs { expected } else { &found });
     }
 
-    /// An observed step must have been asked for, once.
-    fn observe(&mut self, record: &Record, step: &str, effect_id: &Digest) {
+    /// An observed step must have been asked for, once; only what was observed can be undone.
+    fn observe(&mut self, record: &Record, step: &str, effect_id: &Digest, undone: bool) {
         let findings = &mut self.examined.findings;
         match self.effects.get_mut(effect_id) {
             None => findings.record(
@@ -371,6 +403,10 @@ impl Examiner {
             Some(asked) if !asked.kind.is_chain() || asked.kind.step() != step => {
                 findings.record(record, "effect", format!("an outcome of {:?}", asked.kind), step);
             }
+            Some(asked) if undone && (!asked.observed || asked.undone) => {
+                findings.record(record, "effect", format!("{step} undone after it was taken"), "undone without that");
+            }
+            Some(asked) if undone => asked.undone = true,
             Some(asked) if asked.observed => {
                 findings.record(record, "effect", "one outcome of an effect", "a second one")
             }
@@ -405,7 +441,7 @@ impl Examiner {
         }
         let deal = evolve(self.examined.deal.take(), kind, signer, record.event_id, record.recorded_at);
         for effect in react(&deal, kind, signer) {
-            let asked = Asked { version: deal.version(), kind: effect.kind, observed: false };
+            let asked = Asked { version: deal.version(), kind: effect.kind, observed: false, undone: false };
             self.effects.insert(effect.id, asked);
         }
         self.examined.deal = Some(deal);
@@ -473,6 +509,8 @@ impl Examiner {
 
     fn finish_inner(&mut self, surroundings: &Surroundings<'_>) {
         let at = self.examined.last.map(|(position, _)| position);
+        let pending = self.effects.values().filter(|asked| asked.kind.is_chain() && !asked.observed);
+        self.examined.pending = pending.map(|asked| asked.kind).collect();
         if let Some(head) = &surroundings.head {
             self.check_head(head);
         }
@@ -539,7 +577,8 @@ impl Examiner {
             if waiting.contains_key(id) || settled && !by_contract {
                 continue;
             }
-            if outbox.is_some() || by_contract {
+            // What a reorganisation took back is asked for again whatever the deal's end.
+            if outbox.is_some() || by_contract && deal.undone().next().is_none() {
                 let expected = format!("an outcome of {step}, which version {} asks for", asked.version);
                 findings.whole("effect-lost", expected, "none, and nothing left to do it");
             } else {

@@ -349,9 +349,11 @@ fn money(claims: &mut Claims<'_>, contents: &Contents<'_>) {
     if contents.deal.chain_id == 0 {
         return;
     }
-    let steps = &claims.examined.steps;
-    let mined = steps.iter().filter(|step| step.failure.is_none());
-    let list = mined.map(|step| format!("{} in {:#x}, block {}", step.step, step.transaction, step.block));
+    let list = claims
+        .examined
+        .taken()
+        .into_iter()
+        .map(|step| format!("{} in {:#x}, block {}", step.step, step.transaction, step.block));
     let list = list.collect::<Vec<_>>().join("; ");
     let (chain, contract) = (contents.deal.chain_id, contents.deal.contract);
     let why = match list.as_str() {
@@ -365,7 +367,9 @@ fn money(claims: &mut Claims<'_>, contents: &Contents<'_>) {
 fn places(claims: &mut Claims<'_>, contents: &Contents<'_>) {
     let settled = claims.examined.deal.as_ref().is_some_and(tribunal_core::Deal::is_settled);
     if settled && claims.examined.replayed {
-        claims.proved("end", "the deal is settled, and nothing can follow");
+        let by_contract = !claims.examined.taken().is_empty();
+        let chain = if by_contract { " but that the chain moved transactions to other blocks" } else { "" };
+        claims.proved("end", format!("the deal is settled, and nothing can follow{chain}"));
     } else {
         claims.unchecked("end", "the deal was open when the file was made; it may have gone on");
     }

@@ -8,14 +8,15 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use tribunal_events::DealId;
+use tribunal_contracts::Witness;
+use tribunal_events::{Address, DealId};
 use tribunal_verifiers::{OperatorLimits, Service};
 
 use crate::{
     artifacts,
-    audit::{AuditOptions, AuditReport, Scope, audit},
+    audit::{AuditOptions, AuditReport, ChainOptions, Scope, audit, audit_chain},
     config::{self, Config},
-    failure::Failure,
+    failure::{Failure, with_causes},
     store::{Store, StoreFault},
 };
 
@@ -27,7 +28,7 @@ const EXIT_UNKNOWN: u8 = 2;
 /// Replays past deals and finds what does not fit.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Exit codes: 0 clean, 1 something does not fit, 2 a deal that is not there, 69 no store.\n\nExample:\n  tribunal audit --all\n  tribunal audit --reverify --store tribunal-data --artifacts fixtures"
+    after_help = "Exit codes: 0 clean, 1 something does not fit, 2 a deal that is not there, 69 no store, or a node that does not answer.\n\nExample:\n  tribunal audit --all\n  tribunal audit --reverify --store tribunal-data --artifacts fixtures\n  tribunal audit --all --chain"
 )]
 pub struct Args {
     /// Deals to audit; default: all.
@@ -48,17 +49,36 @@ pub struct Args {
     /// Where modules and data are; may be given more than once. Default: verifiers.artifacts of the configuration.
     #[arg(long, value_name = "DIR", requires = "reverify")]
     artifacts: Vec<PathBuf>,
+    /// Compare with the chain, too: transactions, cases, and what the escrow holds; default: chain.rpc_url of the
+    /// configuration.
+    #[arg(long, value_name = "RPC_URL", num_args = 0..=1, default_missing_value = "")]
+    chain: Option<String>,
 }
 
 /// Runs the command; works while an engine writes to the store.
 ///
 /// # Errors
 /// 69 without a store, 78 for settings.
-pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
+pub async fn run(mut args: Args, json: bool) -> Result<ExitCode, Failure> {
     let (config, _) = config::load(args.config.as_ref(), &[])?;
     let path = args.store.clone().unwrap_or_else(|| config.store.path.clone());
-    let work = tokio::task::spawn_blocking(move || audited(&args, &config, &path));
-    let report = work.await.map_err(|error| Failure::unavailable(error.to_string()))??;
+    // An id after a bare `--chain` is no URL.
+    if let Some(id) = args.chain.as_deref().and_then(|text| text.parse::<DealId>().ok()) {
+        args.ids.push(id);
+        args.chain = Some(String::new());
+    }
+    // First: a node that is not there is known at once.
+    let witness = match args.chain.clone() {
+        Some(url) => Some(witness(&config, url).await?),
+        None => None,
+    };
+    let (scope, escrow) = (scope(&args), config.chain.contracts.escrow);
+    let work = tokio::task::spawn_blocking(move || audited(&args, &config, &path).map(|report| (report, path)));
+    let (mut report, path) = work.await.map_err(|error| Failure::unavailable(error.to_string()))??;
+    let mut fault = None;
+    if let Some(witness) = witness {
+        fault = against_chain(&path, &scope, &witness, escrow, &mut report).await.err();
+    }
     if json {
         let mut answer = serde_json::to_value(&report).map_err(Failure::unavailable)?;
         answer["clean"] = report.is_clean().into();
@@ -69,6 +89,9 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     for deal_id in &report.unknown {
         eprintln!("tribunal: there is no deal {deal_id} in this store");
     }
+    if let Some(fault) = fault {
+        return Err(fault);
+    }
     Ok(ExitCode::from(match (report.is_clean(), report.unknown.is_empty()) {
         (false, _) => EXIT_DISCREPANCY,
         (true, false) => EXIT_UNKNOWN,
@@ -76,32 +99,79 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     }))
 }
 
+fn scope(args: &Args) -> Scope {
+    if args.ids.is_empty() { Scope::All } else { Scope::Deals(args.ids.clone()) }
+}
+
+/// The nodes that `--chain` names, or the settings.
+async fn witness(config: &Config, url: String) -> Result<Witness, Failure> {
+    let urls = match (url.is_empty(), &config.chain.rpc_url) {
+        (false, _) => vec![url],
+        (true, Some(url)) => vec![url.clone()],
+        (true, None) => return Err(Failure::config("--chain names no node: give its URL or set chain.rpc_url")),
+    };
+    Witness::connect(&urls, config.chain.chain_id).await.map_err(|fault| Failure::chain(&fault))
+}
+
+async fn against_chain(
+    path: &Path,
+    scope: &Scope,
+    witness: &Witness,
+    escrow: Option<Address>,
+    report: &mut AuditReport,
+) -> Result<(), Failure> {
+    // Opened anew: a reader sees what was written until then.
+    let store = open(path)?;
+    let progress = Progress::new("asking the chain {bar:40} {pos}/{len} deals {eta}");
+    let tell = |done, total| progress.tell(done, total);
+    let options = ChainOptions { escrow, progress: Some(&tell) };
+    let outcome = audit_chain(&store, scope, witness, options, report).await;
+    progress.end();
+    outcome.map_err(|fault| Failure::unavailable(with_causes(&fault)))
+}
+
+/// A bar for what takes long: nothing is drawn before a second has passed.
+struct Progress {
+    start: Instant,
+    template: &'static str,
+    bar: Mutex<Option<ProgressBar>>,
+}
+
+impl Progress {
+    fn new(template: &'static str) -> Self {
+        Self { start: Instant::now(), template, bar: Mutex::new(None) }
+    }
+
+    fn tell(&self, done: u64, total: u64) {
+        if self.start.elapsed() < Duration::from_secs(1) {
+            return;
+        }
+        let mut bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
+        let bar = bar.get_or_insert_with(|| {
+            let style = ProgressStyle::with_template(self.template);
+            ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        });
+        bar.set_length(total);
+        bar.set_position(done);
+    }
+
+    fn end(&self) {
+        if let Some(bar) = self.bar.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 fn audited(args: &Args, config: &Config, path: &Path) -> Result<AuditReport, Failure> {
     let store = open(path)?;
     let folders = if args.artifacts.is_empty() { &config.verifiers.artifacts } else { &args.artifacts };
     let source = args.reverify.then(|| artifacts::folders(folders)).transpose()?;
     let service = Service::new(limits(config), Vec::new());
-    // Nothing is drawn before a second has passed.
-    let (start, bar) = (Instant::now(), Mutex::new(None::<ProgressBar>));
-    let progress = |done: u64, total: u64| {
-        if start.elapsed() < Duration::from_secs(1) {
-            return;
-        }
-        let mut bar = bar.lock().unwrap_or_else(PoisonError::into_inner);
-        let bar = bar.get_or_insert_with(|| {
-            let style = ProgressStyle::with_template("auditing {bar:40} {pos}/{len} records {eta}");
-            ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-        });
-        bar.set_length(total);
-        bar.set_position(done);
-    };
-    let scope = if args.ids.is_empty() { Scope::All } else { Scope::Deals(args.ids.clone()) };
-    let options =
-        AuditOptions { reverify: source.as_deref().map(|source| (&service, source)), progress: Some(&progress) };
-    let outcome = audit(&store, scope, options);
-    if let Some(bar) = bar.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        bar.finish_and_clear();
-    }
+    let progress = Progress::new("auditing {bar:40} {pos}/{len} records {eta}");
+    let tell = |done, total| progress.tell(done, total);
+    let options = AuditOptions { reverify: source.as_deref().map(|source| (&service, source)), progress: Some(&tell) };
+    let outcome = audit(&store, scope(args), options);
+    progress.end();
     outcome.map_err(|fault| Failure::unavailable(format!("{}: {fault}", path.display())))
 }
 
@@ -129,6 +199,18 @@ fn print(report: &AuditReport) {
     println!("{} deals ({outcomes}), {} records, {} signatures", report.deals, report.records, report.signatures);
     if report.reverified > 0 {
         println!("{} results verified again, {} votes confirmed", report.reverified, report.votes_confirmed);
+    }
+    if let Some(chain) = &report.chain {
+        println!(
+            "{} deals and {} transactions compared with chain {} up to block {}, {}; {} deals left out",
+            chain.deals, chain.transactions, chain.chain_id, chain.block, chain.node, chain.left_out
+        );
+        for it in &chain.holdings {
+            println!(
+                "escrow {:#x} holds {} of token {:#x}: {} locked, {} in balances",
+                it.escrow, it.holds, it.token, it.locked, it.balances
+            );
+        }
     }
     for it in &report.discrepancies {
         println!("{}", place(it.deal_id, it.position, it.version));

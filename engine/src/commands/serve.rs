@@ -9,6 +9,7 @@ use tribunal_verifiers::{ArtifactSource, Service};
 
 use crate::{
     bus::{Bus, InProcessBus, InProcessLimits, NatsBus, NatsConfig},
+    chain_observer::Following,
     config::{self, ChainConfig, Config},
     engine::{Engine, Parts, now},
     failure::Failure,
@@ -23,6 +24,9 @@ use crate::{
     store::Store,
     watch::Watcher,
 };
+
+/// How often the chain is asked for what happened there.
+const FOLLOW_POLL: Duration = Duration::from_secs(4);
 
 /// Runs the engine.
 #[derive(Debug, clap::Args)]
@@ -84,7 +88,7 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
         Some(nats) => Arc::new(nats.clone()),
         None => Arc::new(InProcessBus::new(now, InProcessLimits::default())),
     };
-    let (chain, payer) = chain(&config, &store).await?;
+    let (chain, paying) = chain(&config, &store).await?;
     let artifacts = crate::artifacts::folders(&config.verifiers.artifacts)?;
     let verifier = Arc::new(Service::new(config.verifiers.limits(), vec![Arc::clone(&artifacts)]));
     tracing::info!(
@@ -112,6 +116,10 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
     })
     .await
     .map_err(Failure::unavailable)?;
+    let payer = paying.as_ref().map(|(_, payer)| (domain_chain, *payer));
+    if let Some((following, _)) = paying {
+        engine.follow_chain(following);
+    }
     let followed = match (engine.desk(), &history) {
         (Some(own), Some(history)) => {
             let judging = |follower: &Follower| {
@@ -128,7 +136,6 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
         _ if config.mediator.follow.is_empty() => Followed::default(),
         _ => return Err(Failure::config("mediator.follow needs mediator.keystore or mediator.signer_url")),
     };
-    let payer = payer.map(|payer| (domain_chain, payer));
     let markets = Markets::start(&config, payer, &verifier, &artifacts).await?;
     let state = http_state(&engine, &verifier, &artifacts, &operator, config.http.token.clone())
         .with_store_hint(config.store.path.display().to_string())
@@ -191,8 +198,11 @@ fn operator(config: &Config) -> Result<SigningKey, Failure> {
     keystore::load(&path, None)
 }
 
-/// Where the money is, and the account that pays for transactions there.
-async fn chain(config: &Config, store: &Store) -> Result<(Arc<dyn Chain>, Option<Address>), Failure> {
+/// A chain that others write to as well: how it is followed, and the account that pays for transactions there.
+type Paying = (Following, Address);
+
+/// Where the money is.
+async fn chain(config: &Config, store: &Store) -> Result<(Arc<dyn Chain>, Option<Paying>), Failure> {
     let it = config.chain.clone();
     let Some(url) = &it.rpc_url else {
         if !it.rpc_urls.is_empty() {
@@ -227,7 +237,15 @@ async fn chain(config: &Config, store: &Store) -> Result<(Arc<dyn Chain>, Option
     let payer = account.address();
     let addresses = Addresses { token, registry, escrow };
     let chain = JsonRpcChain::open(settings, account, addresses).await.map_err(|fault| Failure::chain(&fault))?;
-    Ok((Arc::new(chain), Some(payer)))
+    let following = Following {
+        witness: chain.witness(),
+        escrow,
+        registry,
+        first_block,
+        confirmations: config.chain.confirmations,
+        poll: FOLLOW_POLL,
+    };
+    Ok((Arc::new(chain), Some((following, payer))))
 }
 
 fn print_config(config: &Config, figment: &figment::Figment, flags: &[(&str, Option<String>)]) {

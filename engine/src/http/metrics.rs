@@ -117,6 +117,21 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
         "Of these, failed and to be tried again.",
         &[("", waiting)],
     );
+    let chain = &activity.chain;
+    let block = chain.block.load(Ordering::Relaxed);
+    if block > 0 {
+        let help = "The last block of the chain whose events of our contracts are known.";
+        text.metric("tribunal_chain_followed_block", "gauge", help, &[("", block)]);
+        let help = "Recorded steps that a reorganisation of the chain undid; each is taken again.";
+        text.metric(
+            "tribunal_chain_steps_undone_total",
+            "counter",
+            help,
+            &[("", chain.undone.load(Ordering::Relaxed))],
+        );
+        let help = "Times that our contracts could not be followed for a while.";
+        text.metric("tribunal_chain_faults_total", "counter", help, &[("", chain.faults.load(Ordering::Relaxed))]);
+    }
     if let Ok(Ok(last)) = last {
         let lag = last.saturating_sub(activity.sequence.load(Ordering::SeqCst));
         text.metric(

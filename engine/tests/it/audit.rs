@@ -7,7 +7,7 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tribunal_core::{ChainReport, EffectKind};
+use tribunal_core::{ChainReport, EffectKind, REORGANISED};
 use tribunal_engine::{
     audit::{AuditOptions, AuditReport, Discrepancy, Scope, audit},
     bus::Message,
@@ -123,7 +123,7 @@ fn perform(entry: &OutboxEntry, kind: EffectKind, block: u64) -> Job {
         return Job::Done { effect_id: entry.id };
     }
     let (effect_id, transaction) = (Digest::new(entry.id), B256::new(entry.id));
-    let report = ChainReport { effect_id, step: kind.step(), transaction, block, failure: None };
+    let report = ChainReport { effect_id, step: kind.step(), transaction, block, failure: None, block_time_s: None };
     Job::Report { deal_id: entry.deal_id, report, gas_used: 0 }
 }
 
@@ -244,7 +244,7 @@ impl Altered {
     }
 
     /// Puts in an event of the engine, signed by this key.
-    fn forge(&mut self, script: &Script, kind: &EventKind, by: &SigningKey) {
+    pub fn forge(&mut self, script: &Script, kind: &EventKind, by: &SigningKey) {
         self.new.envelope = script.say(engine_message(kind), by);
         self.new.signer = by.address();
     }
@@ -252,7 +252,12 @@ impl Altered {
 
 /// A fresh store with the same records after a change; chain, index and heads are the store's own again.
 pub fn rewritten(engine: &Engine, change: impl FnOnce(&mut Vec<Altered>)) -> (TempDir, Store) {
-    let records: Vec<Record> = engine.store.log(1).collect::<Result<_, _>>().unwrap();
+    copied(&engine.store, change)
+}
+
+/// The same of any store.
+pub fn copied(original: &Store, change: impl FnOnce(&mut Vec<Altered>)) -> (TempDir, Store) {
+    let records: Vec<Record> = original.log(1).collect::<Result<_, _>>().unwrap();
     let mut altered: Vec<Altered> = records
         .into_iter()
         .map(|it| Altered {
@@ -265,7 +270,7 @@ pub fn rewritten(engine: &Engine, change: impl FnOnce(&mut Vec<Altered>)) -> (Te
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), Fsync::Never).unwrap();
     for it in altered {
-        let head = engine.store.head(&it.deal_id).unwrap();
+        let head = original.head(&it.deal_id).unwrap();
         let expected_version = store.head(&it.deal_id).unwrap().map_or(0, |head| head.version);
         let stream = StreamAppend {
             deal_id: it.deal_id,
@@ -276,7 +281,7 @@ pub fn rewritten(engine: &Engine, change: impl FnOnce(&mut Vec<Altered>)) -> (Te
         };
         store.append(Append { streams: vec![stream], ..Append::default() }).unwrap();
     }
-    let outbox_add = engine.store.outbox().unwrap();
+    let outbox_add = original.outbox().unwrap();
     store.append(Append { outbox_add, ..Append::default() }).unwrap();
     (folder, store)
 }
@@ -652,15 +657,94 @@ fn a_step_that_nobody_asked_for_is_found() {
     let mut at = 0;
     let discrepancies = found(&engine, |records| {
         let index = find(records, &it, "chain_observed");
-        let EventKind::ChainObserved { step, transaction, block, failure, .. } = records[index].kind() else {
+        let EventKind::ChainObserved { step, transaction, block, failure, block_time_s, .. } = records[index].kind()
+        else {
             panic!()
         };
-        let kind = EventKind::ChainObserved { step, effect_id: Digest::new([9; 32]), transaction, block, failure };
+        let effect_id = Digest::new([9; 32]);
+        let kind = EventKind::ChainObserved { step, effect_id, transaction, block, failure, block_time_s };
         records[index].forge(&it, &kind, &keys::key("operator"));
         at = records[index].position;
     });
     assert_found(&discrepancies, "effect", &it, Some(at));
     assert_found(&discrepancies, "effect-lost", &it, None);
+}
+
+/// A reorganisation undoes these steps of a deal, which are taken again at once but for those on hold.
+fn reorganise(engine: &mut Engine, script: &Script, steps: &[&str]) {
+    let deal_id = script.terms().deal_id();
+    let records: Vec<Record> = engine.store.stream(&deal_id, 1).collect::<Result<_, _>>().unwrap();
+    for wanted in steps {
+        let undone = records.iter().rev().find_map(|it| match it.envelope.clone().parse().unwrap().into_kind() {
+            EventKind::ChainObserved { step, effect_id, transaction, block, failure: None, .. } if step == *wanted => {
+                let failure = Some(REORGANISED.to_owned());
+                Some(ChainReport { effect_id, step, transaction, block, failure, block_time_s: None })
+            }
+            _ => None,
+        });
+        let report = undone.expect("a step that was taken");
+        engine.process(Job::Report { deal_id, report, gas_used: 0 });
+    }
+}
+
+#[test]
+fn what_a_reorganisation_undid_and_what_was_done_again_is_clean_also_after_the_end() {
+    let (mut engine, _) = played();
+    engine.hold.clear();
+    let open = script(&TermsBuilder::new("open").agree_by_s(START_S + 1_000));
+    reorganise(&mut engine, &open, &["open"]);
+    reorganise(&mut engine, &caught(), &["submit", "dispute", "settle"]);
+    reorganise(&mut engine, &caught(), &["settle"]);
+    let report = audited(&engine.store);
+    assert!(report.is_clean(), "{:#?}", report.discrepancies);
+    let deal = tribunal_engine::replay::load(&engine.store, &caught().terms().deal_id()).unwrap().unwrap();
+    assert!(deal.is_settled() && deal.undone().next().is_none());
+    assert!(!engine.store.open_deals().unwrap().contains(&deal.id()));
+
+    // While it has to wait it is asked for, and that is enough.
+    engine.hold.insert("settle".into());
+    reorganise(&mut engine, &caught(), &["settle"]);
+    assert!(audited(&engine.store).is_clean());
+    // But where nobody is left to do it, it is lost.
+    let waiting = engine.store.outbox().unwrap().iter().find(|it| it.deal_id == deal.id()).unwrap().id;
+    engine.store.append(Append { outbox_done: vec![waiting], ..Append::default() }).unwrap();
+    assert_found(&audited(&engine.store).discrepancies, "effect-lost", &caught(), None);
+}
+
+#[test]
+fn a_reorganisation_that_was_none_is_found() {
+    let (mut engine, _) = played();
+    engine.hold.insert("settle".into());
+    reorganise(&mut engine, &caught(), &["settle"]);
+    let it = caught();
+    // Undone twice, undone though another transaction was recorded, undone before it was taken.
+    let undone = |records: &[Altered]| records.iter().rposition(|it| it.kind().name() == "chain_observed").unwrap();
+    let discrepancies = found(&engine, |records| {
+        let index = undone(records);
+        records.insert(index + 1, records[index].clone());
+        let EventKind::ChainObserved { step, effect_id, block, failure, .. } = records[index].kind() else { panic!() };
+        let (transaction, block_time_s) = (B256::repeat_byte(9), None);
+        let kind = EventKind::ChainObserved { step, effect_id, transaction, block, failure, block_time_s };
+        records[index].forge(&it, &kind, &keys::key("operator"));
+    });
+    assert_found(&discrepancies, "after-settlement", &it, None);
+    let discrepancies = found(&engine, |records| {
+        let index = undone(records);
+        let EventKind::ChainObserved { step, transaction, block, failure, .. } = records[index].kind() else {
+            panic!()
+        };
+        let (effect_id, block_time_s) = (Digest::new([9; 32]), None);
+        let kind = EventKind::ChainObserved { step, effect_id, transaction, block, failure, block_time_s };
+        records[index].forge(&it, &kind, &keys::key("operator"));
+    });
+    assert_found(&discrepancies, "effect", &it, None);
+    let discrepancies = found(&engine, |records| {
+        let index = undone(records);
+        let record = records.remove(index);
+        let settled = find(records, &it, "settled");
+        records.insert(settled - 1, record);
+    });
+    assert_found(&discrepancies, "effect", &it, None);
 }
 
 #[test]

@@ -1,22 +1,19 @@
 //! A development node of its own, with whatever contracts a test wants on it.
 
-use std::{
-    io::{BufRead as _, BufReader},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-};
+use std::path::Path;
 
 use alloy_primitives::{Address, B256, Bytes, address};
 use alloy_sol_types::SolCall;
 use serde_json::{Value, json};
 
+use crate::anvil::Anvil;
+
 /// The first account of development chains; it has money and deploys.
 pub const DEPLOYER: Address = address!("f39Fd6e51aad88F6F4ce6aB8827279cffFb92266");
 
-/// anvil; ended with the value.
+/// Ended with the value.
 pub struct DevChain {
-    child: Child,
-    pub url: String,
+    anvil: Anvil,
     client: reqwest::Client,
 }
 
@@ -30,29 +27,20 @@ pub struct Receipt {
 impl DevChain {
     pub fn start() -> Self {
         tribunal_contracts::install_tls();
-        let mut child = Command::new(anvil())
-            .args(["--host", "127.0.0.1", "--port", "0", "--chain-id", "31337", "--hardfork", "prague"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("anvil starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let listens = |line: String| line.trim().strip_prefix("Listening on ").map(str::to_owned);
-        let address = lines.by_ref().map_while(Result::ok).find_map(listens).expect("anvil says where it listens");
-        // Its pipe must not fill up.
-        std::thread::spawn(move || lines.for_each(drop));
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { child, url: format!("http://{address}"), client }
+        Self { anvil: Anvil::start(), client: reqwest::Client::builder().no_proxy().build().unwrap() }
+    }
+
+    pub fn url(&self) -> &String {
+        &self.anvil.url
     }
 
     pub async fn ask(&self, method: &str, params: Value) -> Value {
-        let answer = self.try_ask(method, params).await;
-        answer.unwrap_or_else(|error| panic!("{method}: {error}"))
+        self.anvil.ask(method, params).await
     }
 
-    pub async fn try_ask(&self, method: &str, params: Value) -> Result<Value, Value> {
+    async fn try_ask(&self, method: &str, params: Value) -> Result<Value, Value> {
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
-        let request = self.client.post(&self.url).header("Content-Type", "application/json").body(body);
+        let request = self.client.post(self.url()).header("Content-Type", "application/json").body(body);
         let answer = request.send().await.unwrap().text().await.unwrap();
         let answer: Value = serde_json::from_str(&answer).unwrap();
         if answer["error"].is_null() { Ok(answer["result"].clone()) } else { Err(answer["error"].clone()) }
@@ -129,20 +117,6 @@ impl DevChain {
     }
 }
 
-impl Drop for DevChain {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn quantity(value: &Value) -> u64 {
     u64::from_str_radix(value.as_str().unwrap_or_default().trim_start_matches("0x"), 16).unwrap()
-}
-
-pub fn anvil() -> PathBuf {
-    let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contracts/node_modules/@foundry-rs");
-    let packages = std::fs::read_dir(&modules).into_iter().flatten().flatten();
-    let found = packages.map(|entry| entry.path().join("bin/anvil")).find(|path| path.is_file());
-    found.expect("this test runs against anvil; install it with: make node")
 }

@@ -1,16 +1,8 @@
 //! What others do at the contract and in the record: two verdicts of one mediator in one round, found whoever brings them,
-//! kept, and shown to the contract; a dispute that only the chain knows.
+//! kept, and shown to the contract.
 
-use std::{
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{path::Path, sync::Arc};
 
-use tokio_util::sync::CancellationToken;
 use tribunal_contracts::{Chain, InProcessChain, Step};
 use tribunal_core::EffectKind;
 use tribunal_engine::{
@@ -19,13 +11,12 @@ use tribunal_engine::{
     effects::outgoing,
     engine::{Engine, Parts, now},
     equivocation::{Evidence, Outcome, found},
-    mediator::chain_watch,
     outbox,
     partition::{Job, Partition, Settings},
     play_money::PlayMoney,
     store::{Fsync, Store},
 };
-use tribunal_events::{Amount, B256, Domain, Envelope, MoveAction, Party, Terms, Timestamp, VerdictKind};
+use tribunal_events::{Amount, Domain, Envelope, Party, Terms, Timestamp, VerdictKind};
 use tribunal_fixtures::{START_S, Script, TermsBuilder, chain, jobs, keys};
 use tribunal_verifiers::{ArtifactSource, FolderSource, OperatorLimits, Service};
 
@@ -330,43 +321,4 @@ async fn an_equivocator_loses_its_bond_and_the_finder_is_paid() {
     assert!(again.bond(m6).await.unwrap().tombstoned);
     assert_eq!(again.case(script.terms().hash()).await.unwrap().outcome, case.outcome);
     assert!(std::fs::read_to_string(&path).unwrap().lines().count() > 3);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dispute_that_only_the_chain_knows_is_noticed_until_the_record_knows_it_too() {
-    let World { store, bus, money, engine, folder: _folder } = World::new().await;
-    let terms = TermsBuilder::new("disputed elsewhere").agree_by_s(now().s() + 3600).appointed("m6", 0).build();
-    let script = Script::new(terms);
-    let say = async |envelope: Envelope| {
-        bus.publish(outgoing(&envelope).unwrap()).await.unwrap();
-        engine.idle().await.unwrap();
-    };
-    say(script.proposed(Party::Client)).await;
-    say(script.agreed(Party::Provider)).await;
-    say(script.result_submitted(jobs::load("wordcount").unwrap().claim(CLAIMED))).await;
-    let seen = Arc::new(AtomicU64::new(0));
-    let cancel = CancellationToken::new();
-    let (chain, every) = (Arc::clone(&money) as Arc<dyn Chain>, Duration::from_millis(5));
-    let mediators = vec![keys::address("m6")];
-    let watching =
-        tokio::spawn(chain_watch::watch(store.clone(), chain, mediators, Arc::clone(&seen), every, cancel.clone()));
-    let until = async |count: u64| {
-        let seen = Arc::clone(&seen);
-        let reached = async move {
-            while seen.load(Ordering::Relaxed) != count {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), reached).await.expect("the watch sees it");
-    };
-    // The client goes to the contract and tells the operator nothing.
-    let signature = script.move_signature(Party::Client, MoveAction::Dispute, 0, B256::ZERO);
-    let signature = tribunal_events::Signature::from_slice(&signature).unwrap();
-    money.perform(&Step::Dispute { terms: Arc::clone(script.terms()), signature }).await.unwrap();
-    until(1).await;
-    say(script.disputed("show me")).await;
-    until(0).await;
-    cancel.cancel();
-    watching.await.unwrap();
-    engine.shutdown(Duration::from_secs(20)).await;
 }

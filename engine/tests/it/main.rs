@@ -1,8 +1,10 @@
 //! Tests of the engine against real parts: RocksDB, nats-server, the in-process EVM, anvil, a browser-less HTTP client.
 
+mod anvil;
 mod audit;
 mod bundle;
 mod bus;
+mod chain;
 mod cli;
 mod crash;
 mod demo;

@@ -152,7 +152,7 @@ impl World {
             oracle: signer.address(),
         };
         let artifacts: Arc<dyn ArtifactSource> = Arc::new(FolderSource::open(&self.artifacts()).unwrap());
-        let endpoints = Endpoints::new(std::slice::from_ref(&self.node.url), Some(31337)).unwrap();
+        let endpoints = Endpoints::new(std::slice::from_ref(self.node.url()), Some(31337)).unwrap();
         let account = Account::of(signer.clone());
         let transactions = self.folder.path().join("base.transactions.jsonl");
         let sender =
@@ -461,7 +461,7 @@ impl Other {
             "[store]\npath = \"{name}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[verifiers]\nartifacts = [\"artifacts\"]\n\
              [markets.panels]\nkind = \"alkahest\"\ngeneration = \"panel\"\nrpc_urls = [{:?}]\nchain_id = 31337\n\
              confirmations = 1\npoll_s = 1\nkeystore = \"{name}.json\"\narbiter = \"{:#x}\"\neas = \"{:#x}\"\n",
-            world.node.url, world.arbiter, world.eas
+            world.node.url(), world.arbiter, world.eas
         );
         let path = folder.join(format!("{name}.toml"));
         std::fs::write(&path, settings).unwrap();

@@ -114,8 +114,14 @@ fn gas_is_kept_with_the_step_that_took_it_once() {
     let (_, kind) = outbox::decode(&effects[0].payload).unwrap();
     let effect_id = Digest::new(effects[0].id);
     let report = |gas_used| {
-        let report =
-            ChainReport { effect_id, step: kind.step(), transaction: B256::repeat_byte(7), block: 1, failure: None };
+        let report = ChainReport {
+            effect_id,
+            step: kind.step(),
+            transaction: B256::repeat_byte(7),
+            block: 1,
+            failure: None,
+            block_time_s: None,
+        };
         Job::Report { deal_id: effects[0].deal_id, report, gas_used }
     };
     assert_eq!(accounts::gas(&writer.store, &effect_id).unwrap(), None);

@@ -4,7 +4,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,38 +19,24 @@ use tribunal_events::{Address, Domain, SignedVerdict, VerdictKind};
 use tribunal_fixtures::keys;
 
 use crate::{
-    dev_chain::anvil,
+    anvil::{Anvil, DEPLOYER_KEY},
     remote_signer::{Conduct, Web3Signer},
 };
 
 const UNBOND_DELAY_S: u64 = 7 * 86_400;
-const DEPLOYER_KEY: [u8; 32] =
-    alloy_primitives::hex!("ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80");
 
 /// A development node of its own with the contracts on it, and a folder with settings and the key of m1.
 struct World {
-    child: Child,
-    url: String,
+    anvil: Anvil,
     chain: JsonRpcChain,
     folder: TempDir,
 }
 
 impl World {
     async fn new() -> Self {
-        let mut child = Command::new(anvil())
-            .args(["--host", "127.0.0.1", "--port", "0", "--chain-id", "31337", "--hardfork", "prague"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("anvil starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let listens = |line: String| line.trim().strip_prefix("Listening on ").map(str::to_owned);
-        let address = lines.by_ref().map_while(Result::ok).find_map(listens).expect("anvil says where it listens");
-        // Its pipe must not fill up.
-        std::thread::spawn(move || lines.for_each(drop));
-        let url = format!("http://{address}");
-        let chain = JsonRpcChain::deploy(&url, &DEPLOYER_KEY, IN_PROCESS_TREASURY, UNBOND_DELAY_S).await.unwrap();
-        let this = Self { child, url, chain, folder: tempfile::tempdir().unwrap() };
+        let anvil = Anvil::start();
+        let chain = JsonRpcChain::deploy(&anvil.url, &DEPLOYER_KEY, IN_PROCESS_TREASURY, UNBOND_DELAY_S).await.unwrap();
+        let this = Self { anvil, chain, folder: tempfile::tempdir().unwrap() };
         this.write_key("m1");
         this.configure("[mediator]\nkeystore = \"m1.json\"\n");
         this
@@ -72,19 +58,13 @@ impl World {
         let text = format!(
             "[chain]\nrpc_url = {:?}\nchain_id = 31337\n[chain.contracts]\nescrow = \"{escrow:#x}\"\nregistry = \
              \"{registry:#x}\"\ntoken = \"{token:#x}\"\n{mediator}",
-            self.url
+            self.anvil.url
         );
         std::fs::write(self.folder.path().join("tribunal.toml"), text).unwrap();
     }
 
     async fn ask(&self, method: &str, params: Value) -> Value {
-        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let request = client.post(&self.url).header("Content-Type", "application/json").body(body);
-        let answer = request.send().await.unwrap().text().await.unwrap();
-        let answer: Value = serde_json::from_str(&answer).unwrap();
-        assert!(answer["error"].is_null(), "{method}: {answer}");
-        answer["result"].clone()
+        self.anvil.ask(method, params).await
     }
 
     /// One ether.
@@ -120,13 +100,6 @@ impl World {
         let output = self.run(&[&["mediator"], args].concat());
         assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
         String::from_utf8(output.stderr).unwrap()
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -192,7 +165,8 @@ async fn flags_alone_are_enough_and_status_needs_no_key() {
     let world = World::new().await;
     let elsewhere = tempfile::tempdir().unwrap();
     let (registry, m1) = (text(world.addresses().registry), text(keys::address("m1")));
-    let status = ["--json", "mediator", "status", "--rpc-url", &world.url, "--registry", &registry, "--address", &m1];
+    let status =
+        ["--json", "mediator", "status", "--rpc-url", &world.anvil.url, "--registry", &registry, "--address", &m1];
     let output = run(&status, elsewhere.path());
     let value: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
     assert_eq!((&value["mediator"], &value["token"]), (&json!(m1), &json!(text(world.addresses().token))));
@@ -201,12 +175,13 @@ async fn flags_alone_are_enough_and_status_needs_no_key() {
     let new = run(&["--json", "keys", "new", "key.json", "--password-file", "password"], elsewhere.path());
     let account: Value = serde_json::from_slice(&new.stdout).unwrap();
     world.ask("anvil_setBalance", json!([account["address"], "0xde0b6b3a7640000"])).await;
-    let register = ["mediator", "register", "--rpc-url", &world.url, "--registry", &registry, "--key", "key.json"];
+    let register =
+        ["mediator", "register", "--rpc-url", &world.anvil.url, "--registry", &registry, "--key", "key.json"];
     let register = [&register[..], &["--password-file", "password", "--operator", &m1]].concat();
     let output = run(&register, elsewhere.path());
     assert!(output.status.success(), "{output:?}");
     assert!(String::from_utf8(output.stdout).unwrap().contains("sent     set-operator  0x"));
-    let status = ["mediator", "status", "--rpc-url", &world.url, "--registry", &registry, "--key", "key.json"];
+    let status = ["mediator", "status", "--rpc-url", &world.anvil.url, "--registry", &registry, "--key", "key.json"];
     let output = run(&status, elsewhere.path());
     assert!(output.status.success(), "the keystore names its account: {output:?}");
     assert!(String::from_utf8(output.stdout).unwrap().contains(account["address"].as_str().unwrap()));
@@ -348,10 +323,10 @@ async fn what_was_sent_is_told_where_the_bond_cannot_be_read_again() {
     world.fund("m1").await;
     world.mint("m1", 1000).await;
     world.good(&["bond", "600"]);
-    let door = closing_door(&world.url);
+    let door = closing_door(&world.anvil.url);
     let sentence = world.bad(&["unbond", "200", "--rpc-url", &door], 69);
     assert!(sentence.contains("sent unbond 0x") && sentence.contains("do not repeat it"), "{sentence}");
-    let door = closing_door(&world.url);
+    let door = closing_door(&world.anvil.url);
     let sentence = world.bad(&["bond", "300", "--rpc-url", &door], 69);
     assert!(sentence.contains("sent approve 0x") && sentence.contains(", bond 0x"), "{sentence}");
     assert_eq!(world.good(&["status"])["bond"]["unbonding"], "200");
@@ -361,7 +336,7 @@ async fn what_was_sent_is_told_where_the_bond_cannot_be_read_again() {
 async fn what_deploy_prints_is_a_configuration() {
     let world = World::new().await;
     world.fund("m1").await;
-    let output = world.run(&["contracts", "deploy", "--rpc-url", &world.url, "--key", "m1.json"]);
+    let output = world.run(&["contracts", "deploy", "--rpc-url", &world.anvil.url, "--key", "m1.json"]);
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
     std::fs::write(world.folder.path().join("deployed.toml"), &text).unwrap();

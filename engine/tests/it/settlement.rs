@@ -17,11 +17,9 @@ use tribunal_engine::{
 use tribunal_events::{Envelope, Outcome, Party};
 use tribunal_fixtures::{Script, TermsBuilder, jobs, keys};
 
-use crate::{dev_chain::DevChain, http::lines};
+use crate::{anvil::DEPLOYER_KEY, dev_chain::DevChain, http::lines};
 
 const KILLS: u32 = 30;
-const DEPLOYER_KEY: [u8; 32] =
-    alloy_primitives::hex!("ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80");
 
 fn write_key(folder: &Path, name: &str) {
     let key = keys::key(name);
@@ -42,7 +40,7 @@ fn engine(folder: &Path) -> Child {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_between_any_two_steps_money_moves_once() {
     let node = DevChain::start();
-    let chain = JsonRpcChain::deploy(&node.url, &DEPLOYER_KEY, IN_PROCESS_TREASURY, 7 * 86_400).await.unwrap();
+    let chain = JsonRpcChain::deploy(node.url(), &DEPLOYER_KEY, IN_PROCESS_TREASURY, 7 * 86_400).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     for name in ["operator", "m1", "finder"] {
         write_key(folder.path(), name);
@@ -61,7 +59,7 @@ async fn killed_between_any_two_steps_money_moves_once() {
          {:?}\nchain_id = 31337\nkeystore = \"finder.json\"\n[chain.contracts]\nescrow = \"{escrow:#x}\"\nregistry = \
          \"{registry:#x}\"\ntoken = \"{token:#x}\"\n",
         jobs::folder().join("wordcount"),
-        node.url
+        node.url()
     );
     std::fs::write(folder.path().join("tribunal.toml"), settings).unwrap();
 

@@ -3,6 +3,7 @@
 mod deadlines;
 mod properties;
 mod rejections;
+mod reorganisations;
 mod scene;
 mod settlement;
 mod transitions;

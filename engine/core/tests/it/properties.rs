@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use tribunal_core::{Deal, Phase};
-use tribunal_events::{Envelope, Outcome, Party, VerdictKind, proto, proto::event::Kind};
+use tribunal_core::{ChainReport, Deal, Phase};
+use tribunal_events::{Envelope, EventKind, Outcome, Party, VerdictKind, proto, proto::event::Kind};
 use tribunal_fixtures::{Sent, TermsBuilder, World, money::Money};
 
 use crate::scene::{Scene, claim, key, net};
@@ -22,7 +22,7 @@ struct Try {
 
 fn tries() -> impl Strategy<Value = Vec<Try>> {
     let wait_us = prop_oneof![4 => 0u64..30_000_000, 1 => 0u64..700_000_000];
-    let one = (0u8..20, any::<u8>(), any::<u8>(), wait_us).prop_map(|(what, who, how, wait_us)| Try {
+    let one = (0u8..23, any::<u8>(), any::<u8>(), wait_us).prop_map(|(what, who, how, wait_us)| Try {
         what,
         who,
         how,
@@ -85,6 +85,8 @@ fn envelope(scene: &Scene, it: Try) -> Option<Envelope> {
         // Forgeries: what is another's to say, and what is the engine's.
         16 => script.say(Kind::Accepted(proto::Accepted::default()), &key("stranger")),
         17 => script.say(Kind::Settled(proto::Settled { outcome: 1, ..Default::default() }), &mediator),
+        // The chain's doing: see `reorganise`.
+        20.. => return None,
         // A repeat of what was recorded.
         18 => {
             let records = scene.world.records();
@@ -92,6 +94,54 @@ fn envelope(scene: &Scene, it: Try) -> Option<Envelope> {
         }
         _ => return None,
     })
+}
+
+/// The chain takes a step back, or tells again what it told before; now and then what is asked for has to wait.
+fn reorganise(scene: &mut Scene, it: Try) -> Result<(), TestCaseError> {
+    let id = scene.id();
+    let Some(before) = scene.world.deal(id).cloned() else { return Ok(()) };
+    if it.what == 22 {
+        scene.world.hold(it.how & 1 == 0);
+        return settled_alike(&before, scene);
+    }
+    let told = |record: &tribunal_fixtures::Record| match &record.kind {
+        EventKind::ChainObserved { step, effect_id, transaction, block, failure, block_time_s } => Some(ChainReport {
+            effect_id: *effect_id,
+            step: step.clone(),
+            transaction: *transaction,
+            block: *block,
+            failure: failure.clone(),
+            block_time_s: *block_time_s,
+        }),
+        _ => None,
+    };
+    if it.what == 21 {
+        let told: Vec<_> = scene.world.records().iter().filter_map(told).collect();
+        let Some(again) = told.get(usize::from(it.how) % told.len().max(1)).cloned() else { return Ok(()) };
+        let recorded = scene.world.records().len();
+        scene.world.report(id, again);
+        prop_assert_eq!(scene.world.records().len(), recorded, "what was told before changes nothing");
+        return Ok(());
+    }
+    let taken: Vec<String> = before.taken().map(|(step, _)| step.to_owned()).collect();
+    let Some(step) = taken.get(usize::from(it.who) % taken.len().max(1)) else { return Ok(()) };
+    let (recorded, effects) = (scene.world.records().len(), scene.world.effects().len());
+    let report = scene.world.undo(id, step);
+    prop_assert!(scene.world.records().len() > recorded, "{step} was taken");
+    prop_assert_eq!(scene.world.effects()[effects].1.kind.step(), step.clone(), "and is asked for again");
+    let recorded = scene.world.records().len();
+    scene.world.report(id, report);
+    prop_assert_eq!(scene.world.records().len(), recorded, "once");
+    settled_alike(&before, scene)
+}
+
+/// A settled deal may get another transaction, nothing else.
+fn settled_alike(before: &Deal, scene: &Scene) -> Result<(), TestCaseError> {
+    if let (Phase::Settled { decision, payouts, .. }, now) = (before.phase(), scene.deal().phase()) {
+        let alike = matches!(now, Phase::Settled { decision: d, payouts: p, .. } if (d, p) == (decision, payouts));
+        prop_assert!(alike, "terminal stays terminal: {now:?}");
+    }
+    Ok(())
 }
 
 /// What holds of a deal at any time.
@@ -146,6 +196,9 @@ proptest! {
             }
             if let Some(before) = before.filter(Deal::is_settled) {
                 prop_assert_eq!(scene.world.deal(scene.id()), Some(&before), "terminal stays terminal");
+            }
+            if it.what >= 20 {
+                reorganise(&mut scene, it)?;
             }
             holds(&scene)?;
         }

@@ -127,6 +127,7 @@ fn a_decided_deal_that_is_not_settled_yet_takes_nothing_either() {
         transaction: B256::ZERO,
         block: 1,
         failure: None,
+        block_time_s: None,
     };
     let id = scene.id();
     scene.world.report(id, report);

@@ -182,9 +182,11 @@ fn line(kind: &EventKind, signer: tribunal_events::Address) -> String {
         EventKind::PanelDrawn { round, panel, .. } => format!(" round {round}: {}", names(panel)),
         EventKind::DeadlineElapsed { deadline, silent, .. } if silent.is_empty() => format!(" {deadline}"),
         EventKind::DeadlineElapsed { deadline, silent, .. } => format!(" {deadline}, silent: {}", names(silent)),
-        EventKind::ChainObserved { step, failure, .. } => {
-            format!(" {step}{}", if failure.is_some() { " failed" } else { "" })
-        }
+        EventKind::ChainObserved { step, failure, .. } => match failure.as_deref() {
+            None => format!(" {step}"),
+            Some(tribunal_core::REORGANISED) => format!(" {step} undone"),
+            Some(_) => format!(" {step} failed"),
+        },
         EventKind::VerdictReached { outcome, reason_code, voters, .. } => {
             format!(" {} ({reason_code}) by {}", outcome.word(), names(voters))
         }

@@ -503,6 +503,7 @@ fn a_step_of_the_chain_reported_twice_is_recorded_once() {
         transaction: tribunal_events::B256::repeat_byte(1),
         block: 7,
         failure: None,
+        block_time_s: None,
     };
     let id = scene.id();
     scene.world.report(id, report.clone());
