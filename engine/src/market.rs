@@ -360,7 +360,14 @@ impl Market {
             };
             let wait = match step {
                 Ok(Some(observed)) => match self.take(observed, &mut kept) {
-                    Ok(()) => Duration::ZERO,
+                    Ok(changed) => {
+                        // What happened to a case ends its waiting.
+                        match changed {
+                            None => pauses.clear(),
+                            Some(cases) => pauses.retain(|id, _| !cases.contains(id)),
+                        }
+                        Duration::ZERO
+                    }
                     Err(fault) => {
                         // What could not be kept must not be passed over.
                         tracing::error!(market = %self.name, %fault, "the market stops: someone must act");
@@ -455,14 +462,15 @@ impl Market {
         open.map(|(id, _)| *id).take(room).collect()
     }
 
-    /// Keeps what the chain told.
-    fn take(&self, observed: Observed, kept: &mut (u64, Instant)) -> Result<(), LineFileFault> {
+    /// Keeps what the chain told; gives the cases that it is about, `None` where that may be all.
+    fn take(&self, observed: Observed, kept: &mut (u64, Instant)) -> Result<Option<Vec<B256>>, LineFileFault> {
         match observed {
             Observed::RolledBack { to } => {
                 tracing::warn!(market = %self.name, to = to.map_or(0, |to| to.number), "the chain was reorganised");
                 self.counts.reorganisations.fetch_add(1, Ordering::Relaxed);
                 *kept = (to.map_or(0, |to| to.number), Instant::now());
-                self.keep(vec![Entry::RolledBack { to }])
+                self.keep(vec![Entry::RolledBack { to }])?;
+                Ok(None)
             }
             Observed::Logs { through, logs } => {
                 let mut entries: Vec<_> = logs.iter().filter_map(|log| self.entry(log)).collect();
@@ -470,11 +478,13 @@ impl Market {
                 self.counts.block.store(through.number, Ordering::Relaxed);
                 let due = through.number >= kept.0 + KEPT_BLOCKS || kept.1.elapsed() >= KEPT_EVERY;
                 if entries.is_empty() && !due {
-                    return Ok(());
+                    return Ok(Some(Vec::new()));
                 }
+                let cases = entries.iter().filter_map(Entry::case).collect();
                 entries.push(Entry::Reached(through));
                 *kept = (through.number, Instant::now());
-                self.keep(entries)
+                self.keep(entries)?;
+                Ok(Some(cases))
             }
         }
     }

@@ -39,9 +39,8 @@ impl PlayMoney {
     /// # Errors
     /// Where the store cannot be read, or the file is in use, damaged, or of other contracts.
     pub async fn open(path: &Path, store: &Store) -> Result<Arc<Self>, PlayMoneyFault> {
-        let chain = InProcessChain::open(path).map_err(|source| {
-            PlayMoneyFault::Chain { path: path.display().to_string(), source }
-        })?;
+        let chain = InProcessChain::open(path)
+            .map_err(|source| PlayMoneyFault::Chain { path: path.display().to_string(), source })?;
         let this = Arc::new(Self(chain));
         this.catch_up(store).await?;
         Ok(this)

@@ -92,6 +92,20 @@ pub enum Entry {
     Reached(BlockRef),
 }
 
+impl Entry {
+    /// The case that it is about.
+    pub const fn case(&self) -> Option<B256> {
+        match self {
+            Self::Asked { case, .. }
+            | Self::Judged { case, .. }
+            | Self::Held { case, .. }
+            | Self::Answered { case, .. }
+            | Self::Closed { case, .. } => Some(*case),
+            Self::Opened(_) | Self::RolledBack { .. } | Self::Reached(_) => None,
+        }
+    }
+}
+
 /// Where a case stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -113,9 +113,13 @@ impl World {
         }
         let eas = node.deploy("MarketEas", &[]).await;
         let of_eas = eas.abi_encode();
-        let oracle = if generation == Generation::V1 { "MarketTrustedOracle" } else { "MarketTrustedOracleOld" };
-        let arbiter = node.deploy(oracle, &of_eas).await;
-        let escrow = node.deploy("MarketErc20Escrow", &of_eas).await;
+        let arbiter = match generation {
+            Generation::V1 => node.deploy("MarketTrustedOracle", &of_eas).await,
+            Generation::Old => node.deploy("MarketTrustedOracleOld", &of_eas).await,
+            Generation::Panel => node.deploy("TribunalArbiter", &[]).await,
+        };
+        let escrow = if generation == Generation::Old { "MarketErc20EscrowOld" } else { "MarketErc20Escrow" };
+        let escrow = node.deploy(escrow, &of_eas).await;
         let work = node.deploy("MarketStringObligation", &of_eas).await;
         let all = node.deploy("MarketAllArbiter", &[]).await;
         let token = node.deploy("TestToken", &[]).await;
@@ -461,7 +465,9 @@ impl Other {
             "[store]\npath = \"{name}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[verifiers]\nartifacts = [\"artifacts\"]\n\
              [markets.panels]\nkind = \"alkahest\"\ngeneration = \"panel\"\nrpc_urls = [{:?}]\nchain_id = 31337\n\
              confirmations = 1\npoll_s = 1\nkeystore = \"{name}.json\"\narbiter = \"{:#x}\"\neas = \"{:#x}\"\n",
-            world.node.url(), world.arbiter, world.eas
+            world.node.url(),
+            world.arbiter,
+            world.eas
         );
         let path = folder.join(format!("{name}.toml"));
         std::fs::write(&path, settings).unwrap();

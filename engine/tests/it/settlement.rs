@@ -79,7 +79,8 @@ async fn killed_between_any_two_steps_money_moves_once() {
             claim.exit_code = 3;
         }
         let last = if cheats { script.disputed("it does not exit so") } else { script.accepted() };
-        let events = [script.proposed(Party::Client), script.agreed(Party::Provider), script.result_submitted(claim), last];
+        let events =
+            [script.proposed(Party::Client), script.agreed(Party::Provider), script.result_submitted(claim), last];
         deals.push((script.terms().clone(), events, if cheats { Outcome::Invalid } else { Outcome::Accepted }));
     }
     let steps: u64 = deals.iter().map(|(_, _, outcome)| if *outcome == Outcome::Invalid { 4 } else { 3 }).sum();
