@@ -22,6 +22,7 @@ const names = [
   "MarketLilypadController",
   "TribunalArbiter",
   "PanelHandler",
+  "CheckpointRegistry",
 ];
 for (const name of names) {
   const built = JSON.parse(readFileSync(`out/${name}.sol/${name}.json`, "utf8"));

@@ -6,6 +6,8 @@ import {ITribunalEscrow} from "./ITribunalEscrow.sol";
 /// @title Mediators' bonds
 /// @notice A mediator's stake in one ERC-20 token: slashed for silence by the escrow, and wholly for two different
 /// verdicts in one round by anyone who shows them.
+/// @dev What is `active` when a case opens cannot leave before the case's last round is over: the escrow refuses terms that
+/// slash for silence and may last longer than `unbondDelay`. Nor does taking back an operator or a limit reach open cases.
 interface IMediatorRegistry {
     /// @notice A mediator's stake. All of it can be slashed until it has been paid out.
     struct Bond {
@@ -25,6 +27,8 @@ interface IMediatorRegistry {
     error Tombstoned(address mediator);
     error NoEquivocation();
     error BadSignature(address signer);
+    error NoTreasury();
+    error UnbondDelayTooLong(uint64 delay, uint64 longest);
 
     event Bonded(address indexed mediator, uint256 amount);
     event UnbondStarted(address indexed mediator, uint256 amount, uint64 unbondAt);
@@ -37,7 +41,7 @@ interface IMediatorRegistry {
     );
     event Collected(address indexed account, uint256 amount);
 
-    /// @notice Takes `amount` of the bond token from the caller as its bond.
+    /// @notice Takes `amount` of the bond token from the caller as its bond, but while the escrow is paused.
     function bond(uint256 amount) external;
 
     /// @notice Starts to take out `amount`; anything already on its way waits anew.
@@ -46,11 +50,11 @@ interface IMediatorRegistry {
     /// @notice Pays out what has waited long enough.
     function finishUnbond() external;
 
-    /// @notice Whether the caller takes `operator`'s word on its silence.
+    /// @notice Whether the caller takes `operator`'s word on its silence. A refusal counts for cases that open later.
     function setOperator(address operator, bool allowed) external;
 
     /// @notice How much the caller stakes on answering when a case appoints it. Zero, the default: nothing. Anyone can
-    /// name anyone in terms, so only a mediator that watches the chain should set it.
+    /// name anyone in terms, so only a mediator that watches the chain should set it. Less counts for cases that open later.
     function setAppointmentSlashMax(uint256 amount) external;
 
     /// @notice Takes up to `amount` of a bond to the treasury. Only for the escrow.
@@ -58,7 +62,8 @@ interface IMediatorRegistry {
     function slash(address mediator, uint256 amount) external returns (uint256 slashed);
 
     /// @notice Takes the whole bond of a mediator that signed two different verdicts in one round: a tenth to the
-    /// caller, rounded down, the rest to the treasury. It can never bond again.
+    /// caller, rounded down, the rest to the treasury. It can never bond again. However old the verdicts are; what is
+    /// there now is taken, so a bond that has left is safe, and one that came later is not.
     function slashEquivocation(
         bytes32 termsHash,
         ITribunalEscrow.Vote calldata a,
@@ -78,9 +83,18 @@ interface IMediatorRegistry {
     /// @notice Whether `mediator` takes `operator`'s word on its silence.
     function isOperator(address mediator, address operator) external view returns (bool);
 
+    /// @notice Whether `mediator` takes `operator`'s word, or took it at this unix time.
+    function tookWord(address mediator, address operator, uint256 time) external view returns (bool);
+
+    /// @notice What `mediator` stakes on answering when it is appointed, or staked at this unix time, if that is more.
+    function appointmentStake(address mediator, uint256 time) external view returns (uint256);
+
     /// @notice What slashes left to an account and it has not collected.
     function owedTo(address account) external view returns (uint256);
 
     /// @notice The escrow that may slash.
     function escrow() external view returns (address);
+
+    /// @notice Seconds between starting to unbond and being paid.
+    function unbondDelay() external view returns (uint64);
 }

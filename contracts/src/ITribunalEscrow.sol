@@ -35,7 +35,9 @@ interface ITribunalEscrow {
         uint32 rule;
     }
 
-    /// @notice Who resolves a dispute: preimage of `Terms.mediatorsHash`, `keccak256(abi.encode(fields…))`.
+    /// @notice Who resolves a dispute. With a `silenceSlash` the deal relies on bonds: its last round must be over a day
+    /// before what was bonded at its opening can be paid out, all waiting included. Preimage
+    /// of `Terms.mediatorsHash`, `keccak256(abi.encode(fields…))`.
     struct Mediation {
         address operator;
         /// Ascending.
@@ -76,6 +78,21 @@ interface ITribunalEscrow {
         uint64 instructionCount;
         bytes32 digest;
         bytes signature;
+    }
+
+    /// @notice The arguments of `settleVerdict` in a batch, which names mediators by their place in
+    /// `Mediation.mediators`, from 0.
+    struct Ruling {
+        Terms terms;
+        uint32 round;
+        Outcome outcome;
+        /// A byte each: the panel's members in the order that the operator signed.
+        bytes32 seats;
+        /// As `Panel.operatorSig`.
+        bytes operatorSig;
+        /// Ascending, one after the other: place (1 byte), verdict (1), length of the signature (2), digest (32),
+        /// signature. They are about the instruction count that was submitted.
+        bytes votes;
     }
 
     /// @notice What a party signed to enter a case.
@@ -127,6 +144,8 @@ interface ITribunalEscrow {
 
     /// @notice A field of the terms, mediation or timeouts is out of its range.
     error InvalidTerms(bytes32 field);
+    /// @notice Mediators could take out their bonds before the last round is over and its silence slashed.
+    error BondsLeaveEarly(uint256 needed, uint256 unbondDelay);
     /// @notice The mediation or the timeouts are not those in the terms.
     error HashMismatch(bytes32 field, bytes32 expected, bytes32 actual);
     error WrongState(bytes32 termsHash, State actual);
@@ -149,7 +168,17 @@ interface ITribunalEscrow {
     error NotMediator(address account);
     error NothingToMove();
     error WrongRegistry();
+    error WrongRuling();
+    /// @notice Too little gas is left for the next ruling of a batch to have its part.
+    error GasTooLow(uint256 needed, uint256 available);
+    error OnlySelf();
+    /// @notice No new cases, deposits and bonds until then.
+    error Paused(uint256 until);
+    error NotGuardian(address caller);
+    error PauseTooLong(uint256 duration, uint256 longest);
+    error PauseTooSoon(uint256 from, uint256 timestamp);
 
+    event PausedUntil(uint256 until);
     event Deposited(address indexed token, address indexed account, uint256 amount);
     event Withdrawn(address indexed token, address indexed account, uint256 amount);
     event CaseOpened(bytes32 indexed termsHash, address indexed client, address indexed provider, bytes32 dealId);
@@ -176,7 +205,19 @@ interface ITribunalEscrow {
         uint256 mediatorsPaid,
         uint256 treasuryPaid
     );
+    /// @notice A ruling of a batch settled nothing.
+    /// @param index Its place in the batch.
+    /// @param reason What `settleVerdict` would have reverted with; empty where it used up its gas or makes no sense.
+    event RulingRefused(uint256 indexed index, bytes reason);
     event SilenceSlashed(bytes32 indexed termsHash, address indexed mediator, uint32 round, uint256 slashed);
+
+    /// @notice Stops new cases, deposits and bonds for `duration` seconds, at most a week, and then not again for 30 days.
+    /// Only for the guardian. Whatever was opened or put in before goes on as ever: every step, every timeout, every
+    /// withdrawal. It ends by itself.
+    function pause(uint64 duration) external;
+
+    /// @notice Ends a pause early. Only for the guardian.
+    function unpause() external;
 
     /// @notice Credits the caller with what arrives of `amount` of an ERC-20 token.
     function deposit(address token, uint256 amount) external;
@@ -237,6 +278,18 @@ interface ITribunalEscrow {
         Vote[] calldata votes
     ) external;
 
+    /// @notice Settles many cases under one mediation, each as by `settleVerdict`. One that is refused stops no other.
+    /// @param rulings Each `abi.encode(Ruling)`.
+    /// @param gasEach No ruling gets more gas than this, so that none can use up what the others need.
+    /// @return settled Whether each ruling settled its case; where not there is an event `RulingRefused`.
+    function settleVerdicts(Mediation calldata mediation, bytes[] calldata rulings, uint256 gasEach)
+        external
+        returns (bool[] memory settled);
+
+    /// @notice One ruling of a batch. The contract calls this, nobody else.
+    /// @param mediatorsHash That of `mediation`.
+    function settleRuling(Mediation calldata mediation, bytes32 mediatorsHash, Ruling calldata ruling) external;
+
     /// @notice The provider submitted nothing in time.
     function timeoutSubmit(Terms calldata terms, Timeouts calldata timeouts) external;
 
@@ -260,6 +313,15 @@ interface ITribunalEscrow {
         address[] calldata silent,
         bytes calldata operatorSig
     ) external;
+
+    /// @notice Who may pause, and nothing else; zero: nobody ever.
+    function guardian() external view returns (address);
+
+    /// @notice Unix time at which the last pause ends or ended, zero if there was none.
+    function pausedUntil() external view returns (uint64);
+
+    /// @notice Unix time from which there can be the next pause.
+    function nextPauseAt() external view returns (uint64);
 
     /// @notice The case of these terms.
     function caseOf(bytes32 termsHash) external view returns (Case memory);

@@ -4,30 +4,40 @@ pragma solidity ^0.8.30;
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {ReentrancyGuard} from "@openzeppelin/contracts/utils/ReentrancyGuard.sol";
-import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
+import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
+import {Checkpoints} from "@openzeppelin/contracts/utils/structs/Checkpoints.sol";
 import {IMediatorRegistry} from "./IMediatorRegistry.sol";
 import {ITribunalEscrow} from "./ITribunalEscrow.sol";
+import {Signatures} from "./Signatures.sol";
 
 /// @title Mediators' bonds in one ERC-20 token
 /// @dev Deployed before its escrow with the escrow's address predicted; the escrow's constructor checks it.
 contract MediatorRegistry is IMediatorRegistry, ReentrancyGuard {
     using SafeERC20 for IERC20;
+    using Checkpoints for Checkpoints.Trace256;
 
     /// @dev A finder's share of an equivocator's bond is one in this many, rounded down.
     uint256 private constant FINDER_SHARE = 10;
+    /// @dev A longer delay would trap bonds.
+    uint64 private constant UNBOND_DELAY_MAX = 10 * 366 days;
 
     IERC20 public immutable token;
     /// @inheritdoc IMediatorRegistry
     address public immutable escrow;
     address public immutable treasury;
-    /// @notice Seconds between starting to unbond and being paid.
+    /// @inheritdoc IMediatorRegistry
     uint64 public immutable unbondDelay;
 
+    /// @dev `appointmentSlashMax` stays zero in here, it is the newest of its history.
     mapping(address mediator => Bond) private _bonds;
-    mapping(address mediator => mapping(address operator => bool)) private _operators;
+    /// @dev 1 while allowed, by unix time.
+    mapping(address mediator => mapping(address operator => Checkpoints.Trace256)) private _operators;
+    mapping(address mediator => Checkpoints.Trace256) private _appointmentStakes;
     mapping(address account => uint256) private _owed;
 
     constructor(IERC20 token_, address escrow_, address treasury_, uint64 unbondDelay_) {
+        if (treasury_ == address(0)) revert NoTreasury();
+        if (unbondDelay_ > UNBOND_DELAY_MAX) revert UnbondDelayTooLong(unbondDelay_, UNBOND_DELAY_MAX);
         token = token_;
         escrow = escrow_;
         treasury = treasury_;
@@ -38,6 +48,8 @@ contract MediatorRegistry is IMediatorRegistry, ReentrancyGuard {
     function bond(uint256 amount) external nonReentrant {
         Bond storage stake = _bonds[msg.sender];
         if (stake.tombstoned) revert Tombstoned(msg.sender);
+        uint256 pausedUntil = ITribunalEscrow(escrow).pausedUntil();
+        if (block.timestamp < pausedUntil) revert ITribunalEscrow.Paused(pausedUntil);
         if (amount == 0) revert NothingToMove();
         uint256 before = token.balanceOf(address(this));
         token.safeTransferFrom(msg.sender, address(this), amount);
@@ -70,13 +82,13 @@ contract MediatorRegistry is IMediatorRegistry, ReentrancyGuard {
 
     /// @inheritdoc IMediatorRegistry
     function setOperator(address operator, bool allowed) external {
-        _operators[msg.sender][operator] = allowed;
+        _operators[msg.sender][operator].push(block.timestamp, allowed ? 1 : 0);
         emit OperatorSet(msg.sender, operator, allowed);
     }
 
     /// @inheritdoc IMediatorRegistry
     function setAppointmentSlashMax(uint256 amount) external {
-        _bonds[msg.sender].appointmentSlashMax = amount;
+        _appointmentStakes[msg.sender].push(block.timestamp, amount);
         emit AppointmentSlashMaxSet(msg.sender, amount);
     }
 
@@ -119,8 +131,9 @@ contract MediatorRegistry is IMediatorRegistry, ReentrancyGuard {
     }
 
     /// @inheritdoc IMediatorRegistry
-    function bondOf(address mediator) external view returns (Bond memory) {
-        return _bonds[mediator];
+    function bondOf(address mediator) external view returns (Bond memory stake) {
+        stake = _bonds[mediator];
+        stake.appointmentSlashMax = _appointmentStakes[mediator].latest();
     }
 
     /// @inheritdoc IMediatorRegistry
@@ -130,7 +143,19 @@ contract MediatorRegistry is IMediatorRegistry, ReentrancyGuard {
 
     /// @inheritdoc IMediatorRegistry
     function isOperator(address mediator, address operator) external view returns (bool) {
-        return _operators[mediator][operator];
+        return _operators[mediator][operator].latest() == 1;
+    }
+
+    /// @inheritdoc IMediatorRegistry
+    function tookWord(address mediator, address operator, uint256 time) external view returns (bool) {
+        Checkpoints.Trace256 storage words = _operators[mediator][operator];
+        return words.latest() == 1 || words.upperLookupRecent(time) == 1;
+    }
+
+    /// @inheritdoc IMediatorRegistry
+    function appointmentStake(address mediator, uint256 time) external view returns (uint256) {
+        Checkpoints.Trace256 storage stakes = _appointmentStakes[mediator];
+        return Math.max(stakes.latest(), stakes.upperLookupRecent(time));
     }
 
     /// @inheritdoc IMediatorRegistry
@@ -153,8 +178,6 @@ contract MediatorRegistry is IMediatorRegistry, ReentrancyGuard {
     function _checkVote(bytes32 termsHash, uint32 round, ITribunalEscrow.Vote calldata vote) private view {
         bytes32 digest =
             ITribunalEscrow(escrow).hashVerdict(termsHash, round, vote.verdict, vote.instructionCount, vote.digest);
-        if (!SignatureChecker.isValidSignatureNow(vote.mediator, digest, vote.signature)) {
-            revert BadSignature(vote.mediator);
-        }
+        if (!Signatures.isBy(vote.mediator, digest, vote.signature)) revert BadSignature(vote.mediator);
     }
 }

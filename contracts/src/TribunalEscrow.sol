@@ -6,14 +6,16 @@ import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol
 import {Address} from "@openzeppelin/contracts/utils/Address.sol";
 import {ReentrancyGuard} from "@openzeppelin/contracts/utils/ReentrancyGuard.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
-import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
+import {Ballot} from "./Ballot.sol";
 import {IMediatorRegistry} from "./IMediatorRegistry.sol";
 import {ITribunalEscrow} from "./ITribunalEscrow.sol";
 import {Settlement} from "./Settlement.sol";
+import {Signatures} from "./Signatures.sol";
 import {Typed} from "./Typed.sol";
 
 /// @title Escrow and settlement of deals, see ITribunalEscrow
 contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
+    using Ballot for Ballot.Count;
     using SafeERC20 for IERC20;
     using Settlement for Terms;
     using Typed for Terms;
@@ -33,25 +35,70 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
     uint256 private constant MEDIATORS_MAX = 31;
     uint256 private constant REDRAWS_MAX = 3;
     uint256 private constant BPS_MAX = 10_000;
+    /// @dev Of each timeout, as off chain: no lock without an end.
+    uint64 private constant TIMEOUT_MAX = 10 * 366 days;
+    /// @dev Time to bring a slash after the last round.
+    uint256 private constant SLASH_WINDOW = 1 days;
+    uint64 private constant PAUSE_MAX = 7 days;
+    /// @dev From the end of a pause to the next one.
+    uint64 private constant PAUSE_REST = 30 days;
     /// @dev Sums of a few amounts below this, and an amount times a 64-bit count, stay below 2^256.
     uint256 private constant AMOUNT_END = 1 << 192;
 
     /// @notice Where mediators' bonds are.
     IMediatorRegistry public immutable registry;
+    /// @inheritdoc ITribunalEscrow
+    address public immutable guardian;
+    uint64 private immutable _unbondDelay;
+
+    /// @inheritdoc ITribunalEscrow
+    uint64 public pausedUntil;
+    /// @inheritdoc ITribunalEscrow
+    uint64 public nextPauseAt;
 
     mapping(address token => mapping(address account => uint256)) private _balances;
     mapping(bytes32 termsHash => Case) private _cases;
     mapping(bytes32 termsHash => mapping(uint32 round => mapping(address mediator => bool))) private _punished;
 
-    constructor(IMediatorRegistry registry_) EIP712("Tribunal", "1") {
+    /// @dev Stands before what brings new money or locks it, and before nothing else.
+    modifier whenNotPaused() {
+        // Without a guardian nothing is read.
+        if (guardian != address(0) && block.timestamp < pausedUntil) revert Paused(pausedUntil);
+        _;
+    }
+
+    constructor(IMediatorRegistry registry_, address guardian_) EIP712("Tribunal", "1") {
         if (registry_.escrow() != address(this)) revert WrongRegistry();
         registry = registry_;
+        guardian = guardian_;
+        _unbondDelay = registry_.unbondDelay();
+    }
+
+    // Pausing
+
+    /// @inheritdoc ITribunalEscrow
+    function pause(uint64 duration) external {
+        if (msg.sender != guardian) revert NotGuardian(msg.sender);
+        if (duration > PAUSE_MAX) revert PauseTooLong(duration, PAUSE_MAX);
+        if (block.timestamp < nextPauseAt) revert PauseTooSoon(nextPauseAt, block.timestamp);
+        pausedUntil = uint64(block.timestamp) + duration;
+        nextPauseAt = pausedUntil + PAUSE_REST;
+        emit PausedUntil(pausedUntil);
+    }
+
+    /// @inheritdoc ITribunalEscrow
+    /// @dev The rest is counted from when the pause would have ended.
+    function unpause() external {
+        if (msg.sender != guardian) revert NotGuardian(msg.sender);
+        if (block.timestamp >= pausedUntil) return;
+        pausedUntil = uint64(block.timestamp);
+        emit PausedUntil(pausedUntil);
     }
 
     // Balances
 
     /// @inheritdoc ITribunalEscrow
-    function deposit(address token, uint256 amount) external nonReentrant {
+    function deposit(address token, uint256 amount) external nonReentrant whenNotPaused {
         if (amount == 0) revert NothingToMove();
         uint256 before = IERC20(token).balanceOf(address(this));
         IERC20(token).safeTransferFrom(msg.sender, address(this), amount);
@@ -61,7 +108,7 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
     }
 
     /// @inheritdoc ITribunalEscrow
-    function depositNative() external payable {
+    function depositNative() external payable whenNotPaused {
         if (msg.value == 0) revert NothingToMove();
         _balances[address(0)][msg.sender] += msg.value;
         emit Deposited(address(0), msg.sender, msg.value);
@@ -85,12 +132,13 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
         Mediation calldata mediation,
         Consent calldata client,
         Consent calldata provider
-    ) external {
+    ) external whenNotPaused {
         (bytes32 termsHash, Case storage c) = _load(terms, State.None);
         _checkTerms(terms);
         _checkTimeouts(terms, timeouts);
         _checkMediation(terms, mediation);
         _checkMembers(terms, timeouts, mediation);
+        _checkSpans(timeouts, mediation);
         if (mediation.drawn && (client.commitment == 0 || provider.commitment == 0)) revert InvalidTerms("commitment");
         _requireNotAfter(timeouts.agreeBy);
         _checkConsent(terms.client, termsHash, client);
@@ -191,14 +239,51 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
         Outcome outcome,
         Vote[] calldata votes
     ) external {
-        (bytes32 termsHash, Case storage c) = _load(terms, State.Disputed);
-        _checkMediation(terms, mediation);
-        if (mediation.drawn && !(c.clientRevealed && c.providerRevealed)) revert SeedsMissing();
-        _checkPanel(termsHash, mediation, panel);
-        uint256[4] memory tally = _tally(termsHash, panel, c.instructionCount, votes);
-        _checkOutcome(mediation, panel.round, outcome, tally, votes.length);
-        uint256 each = _settle(terms, termsHash, c, outcome, votes.length);
-        _creditVoters(terms.token, votes, each);
+        Ballot.Count memory count = _ballot(terms, mediation, mediation.hash(), panel.round);
+        count.seat(mediation, panel.members, panel.operatorSig);
+        count.add(mediation.mediators, votes);
+        _conclude(terms, mediation, count, outcome);
+    }
+
+    /// @inheritdoc ITribunalEscrow
+    /// @dev Each in a call of its own: whatever goes wrong in it takes back its own changes and no others.
+    function settleVerdicts(Mediation calldata mediation, bytes[] calldata rulings, uint256 gasEach)
+        external
+        returns (bool[] memory settled)
+    {
+        settled = new bool[](rulings.length);
+        bytes memory encoded = abi.encode(mediation);
+        // The ABI's offsets, past the word that stands before each of the two encoded structs.
+        bytes memory call = bytes.concat(
+            this.settleRuling.selector, abi.encode(0x80, mediation.hash(), 0x80 + encoded.length), encoded
+        );
+        for (uint256 i = 0; i < rulings.length; ++i) {
+            uint256 free;
+            assembly ("memory-safe") {
+                free := mload(0x40)
+            }
+            bytes memory data = bytes.concat(call, rulings[i]);
+            // A call gets all but a 64th of what is left at most; with less than its part an honest ruling would seem
+            // refused.
+            uint256 left = gasleft();
+            if (left - left / 64 < gasEach) revert GasTooLow(gasEach, left - left / 64);
+            (bool done, bytes memory reason) = address(this).call{gas: gasEach}(data);
+            settled[i] = done;
+            if (!done) emit RulingRefused(i, reason);
+            // Nothing of this ruling is needed any more.
+            assembly ("memory-safe") {
+                mstore(0x40, free)
+            }
+        }
+    }
+
+    /// @inheritdoc ITribunalEscrow
+    function settleRuling(Mediation calldata mediation, bytes32 mediatorsHash, Ruling calldata ruling) external {
+        if (msg.sender != address(this)) revert OnlySelf();
+        Ballot.Count memory count = _ballot(ruling.terms, mediation, mediatorsHash, ruling.round);
+        count.seat(mediation, ruling.seats, ruling.operatorSig);
+        count.add(mediation.mediators, ruling.votes);
+        _conclude(ruling.terms, mediation, count, ruling.outcome);
     }
 
     /// @inheritdoc ITribunalEscrow
@@ -218,7 +303,7 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
         for (uint256 i = 0; i < silent.length; ++i) {
             address mediator = silent[i];
             if (!_contains(mediation.mediators, mediator)) revert NotMediator(mediator);
-            _punish(termsHash, mediation.operator, round, mediator, mediation.silenceSlash);
+            _punish(termsHash, c.openedAt, mediation.operator, round, mediator, mediation.silenceSlash);
         }
     }
 
@@ -258,10 +343,9 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
         _checkTimeouts(terms, timeouts);
         _checkMediation(terms, mediation);
         if (mediation.drawn && !(c.clientRevealed && c.providerRevealed)) revert SeedsMissing();
-        uint256 round = uint256(timeouts.mediate) + timeouts.availability;
-        _requireAfter(uint256(c.disputedAt) + timeouts.draw + (uint256(mediation.redraws) + 1) * round);
+        _requireAfter(uint256(c.disputedAt) + _roundsSpan(timeouts, mediation));
         _settle(terms, termsHash, c, Outcome.MediateTimeout, 0);
-        if (!mediation.drawn) _slashAppointed(termsHash, mediation);
+        if (!mediation.drawn) _slashAppointed(termsHash, c.openedAt, mediation);
     }
 
     // Views
@@ -336,9 +420,10 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
         c.outcome = outcome;
         Settlement.Shares memory shares = terms.split(c.instructionCount, outcome, voters);
         each = shares.eachMediator;
-        _balances[terms.token][terms.client] += shares.client;
-        _balances[terms.token][terms.provider] += shares.provider;
-        _balances[terms.token][terms.treasury] += shares.treasury;
+        mapping(address account => uint256) storage balances = _balances[terms.token];
+        balances[terms.client] += shares.client;
+        balances[terms.provider] += shares.provider;
+        balances[terms.treasury] += shares.treasury;
         emit CaseSettled(
             termsHash,
             terms.client,
@@ -351,26 +436,63 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
         );
     }
 
-    function _creditVoters(address token, Vote[] calldata votes, uint256 each) private {
-        for (uint256 i = 0; i < votes.length; ++i) {
-            _balances[token][votes[i].mediator] += each;
+    /// @dev The votes of a round, none yet, on a case that can be judged.
+    function _ballot(Terms calldata terms, Mediation calldata mediation, bytes32 mediatorsHash, uint32 round)
+        private
+        view
+        returns (Ballot.Count memory count)
+    {
+        (bytes32 termsHash, Case storage c) = _load(terms, State.Disputed);
+        if (mediatorsHash != terms.mediatorsHash) {
+            revert HashMismatch("mediation", terms.mediatorsHash, mediatorsHash);
+        }
+        if (mediation.drawn && !(c.clientRevealed && c.providerRevealed)) revert SeedsMissing();
+        if (round > mediation.redraws) revert WrongRound(round, mediation.redraws);
+        count.domain = _domainSeparatorV4();
+        count.termsHash = termsHash;
+        count.round = round;
+        count.instructionCount = c.instructionCount;
+    }
+
+    /// @dev Settles as the votes say and pays who voted.
+    function _conclude(
+        Terms calldata terms,
+        Mediation calldata mediation,
+        Ballot.Count memory count,
+        Outcome outcome
+    ) private {
+        count.check(mediation, outcome);
+        uint256 each = _settle(terms, count.termsHash, _cases[count.termsHash], outcome, count.votes());
+        address[] calldata mediators = mediation.mediators;
+        mapping(address account => uint256) storage balances = _balances[terms.token];
+        uint256 voted = count.voted;
+        for (uint256 i = 0; voted > 0; ++i) {
+            if (voted & 1 == 1) balances[mediators[i]] += each;
+            voted >>= 1;
         }
     }
 
     /// @dev Without the operator's word on this case: anyone can name any mediator in terms, so only up to what it agreed
     /// to stake on that.
-    function _slashAppointed(bytes32 termsHash, Mediation calldata mediation) private {
+    function _slashAppointed(bytes32 termsHash, uint256 openedAt, Mediation calldata mediation) private {
         address mediator = mediation.mediators[0];
-        uint256 amount = registry.bondOf(mediator).appointmentSlashMax;
+        uint256 amount = registry.appointmentStake(mediator, openedAt);
         if (amount > mediation.silenceSlash) amount = mediation.silenceSlash;
-        if (amount > 0) _punish(termsHash, mediation.operator, mediation.redraws, mediator, amount);
+        if (amount > 0) _punish(termsHash, openedAt, mediation.operator, mediation.redraws, mediator, amount);
     }
 
-    /// @dev Once a round, and only who takes this operator's word.
-    function _punish(bytes32 termsHash, address operator, uint32 round, address mediator, uint256 amount) private {
+    /// @dev Once a round, and only who takes this operator's word or took it when the case opened.
+    function _punish(
+        bytes32 termsHash,
+        uint256 openedAt,
+        address operator,
+        uint32 round,
+        address mediator,
+        uint256 amount
+    ) private {
         if (_punished[termsHash][round][mediator]) return;
         _punished[termsHash][round][mediator] = true;
-        uint256 slashed = registry.isOperator(mediator, operator) ? registry.slash(mediator, amount) : 0;
+        uint256 slashed = registry.tookWord(mediator, operator, openedAt) ? registry.slash(mediator, amount) : 0;
         emit SilenceSlashed(termsHash, mediator, round, slashed);
     }
 
@@ -437,60 +559,25 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
         if (mediation.drawn != (timeouts.draw > 0)) revert InvalidTerms("draw");
     }
 
-    /// @dev A drawn panel has `panelSize` distinct members, all of them among the mediators that the terms name, and the
-    /// operator's signature; an appointed one is that mediator.
-    function _checkPanel(bytes32 termsHash, Mediation calldata mediation, Panel calldata panel) private view {
-        if (panel.round > mediation.redraws) revert WrongRound(panel.round, mediation.redraws);
-        address[] calldata members = panel.members;
-        if (members.length != mediation.panelSize) revert WrongPanel();
-        for (uint256 i = 0; i < members.length; ++i) {
-            if (!_contains(mediation.mediators, members[i]) || _contains(members[:i], members[i])) revert WrongPanel();
+    /// @dev From opening, when parties look at bonds, to the end of the last round and of the time to slash for it. Only
+    /// what silence costs tells that a deal relies on bonds.
+    function _checkSpans(Timeouts calldata timeouts, Mediation calldata mediation) private view {
+        if (
+            timeouts.submit > TIMEOUT_MAX || timeouts.judge > TIMEOUT_MAX || timeouts.draw > TIMEOUT_MAX
+                || timeouts.availability > TIMEOUT_MAX || timeouts.mediate > TIMEOUT_MAX
+        ) {
+            revert InvalidTerms("timeouts");
         }
-        if (mediation.drawn) {
-            _checkSigned(mediation.operator, Typed.panel(termsHash, panel.round, members), panel.operatorSig);
-        }
+        if (mediation.silenceSlash == 0) return;
+        uint256 rounds = _roundsSpan(timeouts, mediation);
+        uint256 needed = uint256(timeouts.submit) + timeouts.judge + rounds + SLASH_WINDOW;
+        if (needed > _unbondDelay) revert BondsLeaveEarly(needed, _unbondDelay);
     }
 
-    /// @dev Checks every vote and counts them by verdict: index 1 valid, 2 invalid, 3 inconclusive.
-    function _tally(bytes32 termsHash, Panel calldata panel, uint64 instructionCount, Vote[] calldata votes)
-        private
-        view
-        returns (uint256[4] memory tally)
-    {
-        address last = address(0);
-        for (uint256 i = 0; i < votes.length; ++i) {
-            Vote calldata vote = votes[i];
-            if (vote.mediator <= last) revert VotesNotAscending();
-            last = vote.mediator;
-            if (!_contains(panel.members, last)) revert NotMediator(last);
-            if (vote.verdict == 0 || vote.verdict > 3 || vote.instructionCount != instructionCount) {
-                revert WrongVote(last);
-            }
-            bytes32 structHash = Typed.verdict(termsHash, panel.round, vote.verdict, instructionCount, vote.digest);
-            _checkSigned(last, structHash, vote.signature);
-            ++tally[vote.verdict];
-        }
-    }
-
-    function _checkOutcome(
-        Mediation calldata mediation,
-        uint32 round,
-        Outcome outcome,
-        uint256[4] memory tally,
-        uint256 votes
-    ) private pure {
-        uint256 quorum = mediation.quorum;
-        if (outcome == Outcome.Valid) {
-            if (tally[1] < quorum) revert NoQuorum(quorum, tally[1]);
-        } else if (outcome == Outcome.Invalid) {
-            if (tally[2] < quorum) revert NoQuorum(quorum, tally[2]);
-        } else if (outcome == Outcome.Inconclusive) {
-            if (round != mediation.redraws) revert WrongRound(round, mediation.redraws);
-            if (tally[1] >= quorum || tally[2] >= quorum) revert WrongOutcome();
-            if (tally[3] < quorum && votes != mediation.panelSize) revert NoQuorum(quorum, tally[3]);
-        } else {
-            revert WrongOutcome();
-        }
+    /// @dev From the dispute to the end of the last round.
+    function _roundsSpan(Timeouts calldata timeouts, Mediation calldata mediation) private pure returns (uint256) {
+        uint256 round = uint256(timeouts.availability) + timeouts.mediate;
+        return timeouts.draw + (uint256(mediation.redraws) + 1) * round;
     }
 
     function _contains(address[] calldata list, address account) private pure returns (bool) {
@@ -518,8 +605,6 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
     }
 
     function _checkSigned(address signer, bytes32 structHash, bytes calldata signature) private view {
-        if (!SignatureChecker.isValidSignatureNow(signer, _hashTypedDataV4(structHash), signature)) {
-            revert BadSignature(signer);
-        }
+        if (!Signatures.isBy(signer, _hashTypedDataV4(structHash), signature)) revert BadSignature(signer);
     }
 }

@@ -16,9 +16,16 @@ library Typed {
     bytes32 private constant PANEL = keccak256("Panel(bytes32 termsHash,uint32 round,bytes32 panelHash)");
     bytes32 private constant SILENCE = keccak256("Silence(bytes32 termsHash,uint32 round,bytes32 silentHash)");
 
-    /// @dev Every field is static, so the struct's ABI encoding is its EIP-712 encoding.
-    function hash(ITribunalEscrow.Terms calldata terms) internal pure returns (bytes32) {
-        return keccak256(abi.encode(TERMS, terms));
+    /// @dev Every field is static, so the struct's ABI encoding, as it stands in the calldata, is its EIP-712 encoding.
+    /// Stray bits in a short field give another hash, which nobody signed.
+    function hash(ITribunalEscrow.Terms calldata terms) internal pure returns (bytes32 result) {
+        bytes32 typehash = TERMS;
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, typehash)
+            calldatacopy(add(free, 32), terms, 544)
+            result := keccak256(free, 576)
+        }
     }
 
     function hash(ITribunalEscrow.Timeouts calldata timeouts) internal pure returns (bytes32) {
@@ -47,7 +54,7 @@ library Typed {
         return keccak256(abi.encode(VERDICT, termsHash, round, kind, instructionCount, digest));
     }
 
-    function panel(bytes32 termsHash, uint32 round, address[] calldata members) internal pure returns (bytes32) {
+    function panel(bytes32 termsHash, uint32 round, address[] memory members) internal pure returns (bytes32) {
         return keccak256(abi.encode(PANEL, termsHash, round, keccak256(abi.encode(members))));
     }
 

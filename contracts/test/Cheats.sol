@@ -10,6 +10,8 @@ interface Vm {
     function stopPrank() external;
     function warp(uint256 timestamp) external;
     function deal(address account, uint256 balance) external;
+    function store(address account, bytes32 slot, bytes32 value) external;
+    function etch(address account, bytes calldata code) external;
     function expectRevert(bytes calldata data) external;
     function expectPartialRevert(bytes4 selector) external;
     function expectRevert() external;
@@ -21,6 +23,16 @@ interface Vm {
     function toString(uint256 value) external pure returns (string memory);
     function computeCreateAddress(address deployer, uint256 nonce) external pure returns (address);
     function getNonce(address account) external view returns (uint64);
+    function snapshotState() external returns (uint256 id);
+    function revertToState(uint256 id) external returns (bool success);
+    function recordLogs() external;
+    function getRecordedLogs() external returns (Log[] memory logs);
+
+    struct Log {
+        bytes32[] topics;
+        bytes data;
+        address emitter;
+    }
 }
 
 /// @notice Checks that end a test.
@@ -29,6 +41,7 @@ abstract contract Cheats {
 
     error NotEqual(string what, uint256 actual, uint256 expected);
     error NotTrue(string what);
+    error NotSame(string what, bytes actual, bytes expected);
 
     function assertEq(uint256 actual, uint256 expected, string memory what) internal pure {
         if (actual != expected) revert NotEqual(what, actual, expected);
@@ -36,6 +49,10 @@ abstract contract Cheats {
 
     function assertTrue(bool condition, string memory what) internal pure {
         if (!condition) revert NotTrue(what);
+    }
+
+    function assertSame(bytes memory actual, bytes memory expected, string memory what) internal pure {
+        if (keccak256(actual) != keccak256(expected)) revert NotSame(what, actual, expected);
     }
 
     function bound(uint256 value, uint256 least, uint256 most) internal pure returns (uint256) {

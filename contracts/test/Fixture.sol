@@ -18,6 +18,7 @@ abstract contract Fixture is Cheats {
     bytes32 internal constant CLAIM = keccak256("claim");
     address internal constant DEAL_TREASURY = address(0x7ea5);
     address internal constant BOND_TREASURY = address(0xb07d);
+    address internal constant GUARDIAN = address(0x6a4d);
     uint64 internal constant UNBOND_DELAY = 7 days;
     uint64 internal constant COUNT = 301;
 
@@ -33,7 +34,7 @@ abstract contract Fixture is Cheats {
 
     function setUp() public virtual {
         vm.warp(1_000_000);
-        _deploy();
+        _deploy(UNBOND_DELAY);
         for (uint256 key = 0xa1; key <= 0xa5; ++key) {
             keys.push(key);
         }
@@ -78,11 +79,11 @@ abstract contract Fixture is Cheats {
         _fund(terms.provider, 10_000);
     }
 
-    function _deploy() internal {
+    function _deploy(uint64 unbondDelay) internal {
         token = new TestToken();
         address predicted = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 1);
-        registry = new MediatorRegistry(token, predicted, BOND_TREASURY, UNBOND_DELAY);
-        escrow = new TribunalEscrow(IMediatorRegistry(address(registry)));
+        registry = new MediatorRegistry(token, predicted, BOND_TREASURY, unbondDelay);
+        escrow = new TribunalEscrow(IMediatorRegistry(address(registry)), GUARDIAN);
     }
 
     /// The one mediator of the terms, without a draw.
@@ -94,6 +95,14 @@ abstract contract Fixture is Cheats {
         mediation.drawn = false;
         timeouts.draw = 0;
         _bindHashes();
+    }
+
+    /// Other contracts with that delay between unbonding and being paid; the deal moves there.
+    function _redeploy(uint64 unbondDelay) internal {
+        _deploy(unbondDelay);
+        terms.token = address(token);
+        _fund(terms.client, 10_000);
+        _fund(terms.provider, 10_000);
     }
 
     function _bindHashes() internal {
@@ -199,6 +208,32 @@ abstract contract Fixture is Cheats {
         votes = new ITribunalEscrow.Vote[](verdicts.length);
         for (uint256 i = 0; i < verdicts.length; ++i) {
             votes[i] = _vote(keys[i], round, verdicts[i]);
+        }
+    }
+
+    /// The short form of these arguments of `settleVerdict`.
+    function _ruling(
+        ITribunalEscrow.Panel memory panel,
+        ITribunalEscrow.Outcome outcome,
+        ITribunalEscrow.Vote[] memory votes
+    ) internal view returns (bytes memory) {
+        bytes memory packed;
+        for (uint256 i = 0; i < votes.length; ++i) {
+            ITribunalEscrow.Vote memory it = votes[i];
+            bytes4 head = bytes4(abi.encodePacked(_placeOf(it.mediator), it.verdict, uint16(it.signature.length)));
+            packed = bytes.concat(packed, head, it.digest, it.signature);
+        }
+        bytes32 seats;
+        for (uint256 i = 0; i < panel.members.length; ++i) {
+            seats |= bytes32(bytes1(_placeOf(panel.members[i]))) >> (8 * i);
+        }
+        return abi.encode(ITribunalEscrow.Ruling(terms, panel.round, outcome, seats, panel.operatorSig, packed));
+    }
+
+    /// The number of mediators if it is none.
+    function _placeOf(address mediator) private view returns (uint8 place) {
+        while (place < mediation.mediators.length && mediation.mediators[place] != mediator) {
+            ++place;
         }
     }
 

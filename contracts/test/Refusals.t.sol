@@ -1,57 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
-import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
-import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {Fixture} from "./Fixture.sol";
 import {ITribunalEscrow} from "../src/ITribunalEscrow.sol";
 import {IMediatorRegistry} from "../src/IMediatorRegistry.sol";
 import {MediatorRegistry} from "../src/MediatorRegistry.sol";
 import {TribunalEscrow} from "../src/TribunalEscrow.sol";
-
-/// @notice A wallet whose owner signs for it (ERC-1271).
-contract Wallet {
-    address private immutable owner;
-
-    constructor(address owner_) {
-        owner = owner_;
-    }
-
-    function isValidSignature(bytes32 digest, bytes calldata signature) external view returns (bytes4) {
-        return ECDSA.recover(digest, signature) == owner ? bytes4(0x1626ba7e) : bytes4(0);
-    }
-}
-
-/// @notice A token that keeps one percent of every transfer.
-contract TollToken is ERC20("Toll", "TOLL") {
-    function mint(address account, uint256 amount) external {
-        _mint(account, amount);
-    }
-
-    function _update(address from, address to, uint256 amount) internal override {
-        uint256 toll = from == address(0) ? 0 : amount / 100;
-        super._update(from, to, amount - toll);
-        if (toll > 0) super._update(from, address(0), toll);
-    }
-}
-
-/// @notice Takes its money and asks for more before the first payment has ended.
-contract Reentrant {
-    TribunalEscrow private immutable escrow;
-
-    constructor(TribunalEscrow escrow_) payable {
-        escrow = escrow_;
-        escrow_.depositNative{value: msg.value}();
-    }
-
-    function rob(uint256 amount) external {
-        escrow.withdraw(address(0), amount);
-    }
-
-    receive() external payable {
-        escrow.withdraw(address(0), msg.value);
-    }
-}
 
 /// @notice What the escrow does not do.
 contract RefusalsTest is Fixture {
@@ -505,35 +459,9 @@ contract RefusalsTest is Fixture {
         escrow.withdraw(address(token), 10_000);
     }
 
-    function test_withdraw_failsIfReentered() public {
-        vm.deal(address(this), 200);
-        escrow.depositNative{value: 100}();
-        Reentrant thief = new Reentrant{value: 100}(escrow);
-        vm.expectRevert();
-        thief.rob(50);
-        assertEq(address(escrow).balance, 200, "held");
-    }
-
-    function test_deposit_succeedsIfTokenKeepsAToll() public {
-        TollToken toll = new TollToken();
-        toll.mint(address(this), 1000);
-        toll.approve(address(escrow), 1000);
-        escrow.deposit(address(toll), 1000);
-        assertEq(escrow.balanceOf(address(toll), address(this)), 990, "credited what arrived");
-    }
-
-    function test_open_succeedsIfClientIsContractWallet() public {
-        Wallet wallet = new Wallet(vm.addr(CLIENT));
-        terms.client = address(wallet);
-        _fund(address(wallet), 10_000);
-        _toSubmitted();
-        _accept();
-        _assertNet(-903, 873, 0, 30);
-    }
-
     function test_deploy_failsIfRegistryNamesAnotherEscrow() public {
         MediatorRegistry other = new MediatorRegistry(token, address(0xe5c), BOND_TREASURY, UNBOND_DELAY);
         vm.expectPartialRevert(ITribunalEscrow.WrongRegistry.selector);
-        new TribunalEscrow(IMediatorRegistry(address(other)));
+        new TribunalEscrow(IMediatorRegistry(address(other)), address(0));
     }
 }

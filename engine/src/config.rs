@@ -74,18 +74,26 @@ pub enum FsyncConfig {
 pub struct ChainConfig {
     /// JSON-RPC of a node; absent: in-process EVM.
     pub rpc_url: Option<String>,
+    /// More nodes, asked in turn when the ones before fail.
+    pub rpc_urls: Vec<String>,
     /// Its chain id; checked.
     pub chain_id: Option<u64>,
     /// Blocks, the transaction's own included, that must stand before a step counts.
     pub confirmations: u64,
     /// Events are looked for from this block on: that of the deployment.
     pub first_block: u64,
+    /// At most this is paid for a unit of gas.
+    pub fee_gwei_max: u64,
     /// Where the contracts are.
     pub contracts: Contracts,
     /// The account that pays for transactions.
     pub keystore: Option<PathBuf>,
     /// Its password.
     pub password_file: Option<PathBuf>,
+    /// Instead of a keystore: a signer that speaks Web3Signer's HTTP API.
+    pub signer_url: Option<String>,
+    /// With `signer_url`: the account of the key.
+    pub address: Option<Address>,
 }
 
 /// Addresses of the contracts.
@@ -268,12 +276,16 @@ impl Default for ChainConfig {
     fn default() -> Self {
         Self {
             rpc_url: None,
+            rpc_urls: Vec::new(),
             chain_id: None,
             confirmations: 1,
             first_block: 0,
+            fee_gwei_max: 500,
             contracts: Contracts::default(),
             keystore: None,
             password_file: None,
+            signer_url: None,
+            address: None,
         }
     }
 }

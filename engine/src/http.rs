@@ -7,6 +7,7 @@
 //! **Invariant:** every answer is bounded in time, size and number; a slow reader of events is served from the store.
 
 mod events;
+mod markets;
 mod mediators;
 mod metrics;
 mod openapi;
@@ -275,7 +276,11 @@ pub fn router(state: HttpState) -> Router {
         .route("/deals/{id}", get(page::deal))
         .route("/mediators", get(mediators::index))
         .route("/mediators/{address}", get(mediators::page))
+        .route("/markets", get(markets::page))
         .route("/api/v1/inbox", get(mediators::inbox))
+        .route("/api/v1/markets", get(markets::list))
+        .route("/api/v1/markets/{name}/cases", get(markets::cases))
+        .route("/api/v1/markets/words/{case}", get(markets::word))
         .route("/api/v1/mediators/{address}", get(mediators::record))
         .route("/api/v1/mediators/{address}/record.csv", get(mediators::csv))
         .route("/api/v1/deals", get(deals))

@@ -176,9 +176,9 @@ pub fn mediator_signer(config: &MediatorConfig) -> Result<Option<Arc<dyn Signer>
 pub fn signer(section: &str, key: &Key<'_>) -> Result<Option<Arc<dyn Signer>>, Failure> {
     let wrong = |problem: &str| Err(Failure::config(problem.replace("{section}", section)));
     match *key {
-        Key { keystore: Some(_), signer_url: Some(_), .. } => wrong(
-            "{section}.keystore and {section}.signer_url exclude each other: the key is here or at the signer",
-        ),
+        Key { keystore: Some(_), signer_url: Some(_), .. } => {
+            wrong("{section}.keystore and {section}.signer_url exclude each other: the key is here or at the signer")
+        }
         Key { signer_url: None, address: Some(_), .. } => {
             wrong("{section}.address goes with {section}.signer_url; a keystore has its own")
         }

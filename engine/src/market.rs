@@ -18,13 +18,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::future::BoxFuture;
 use alloy_primitives::U256;
+use futures::future::BoxFuture;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tribunal_contracts::{ChainFault, LineFile, LineFileFault, Observed, ObservedLog, Observer, RpcNode, Sender, Watched};
+use tribunal_contracts::{
+    ChainFault, LineFile, LineFileFault, Observed, ObservedLog, Observer, RpcNode, Sender, Watched,
+};
 use tribunal_events::{Address, B256, Domain, Signer, SignerFault, VerdictKind};
 use tribunal_verifiers::{BadRequest, Request, Service};
 
@@ -42,6 +44,13 @@ const AT_WORK_MAX: usize = 32;
 /// First wait before a held case is looked at again; doubles up to [`RETRY_MAX`].
 const RETRY_FIRST: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(600);
+/// Reasons that pass by themselves, and how long a case that is held for another one waits at most.
+const TRANSIENT: [&str; 7] =
+    ["chain", "signer", "journal", "ended", "unavailable", "artifact-unavailable", "verifier-unavailable"];
+const WORK_EVERY: Duration = Duration::from_secs(86_400);
+/// Held for this reason a case is looked at again at least this often: others judge while it waits.
+const FEW_WORDS: &str = "few-votes";
+const WORDS_EVERY: Duration = Duration::from_secs(15);
 /// An answer that was sent and is not seen on the chain after this long is looked at again.
 const UNSEEN: Duration = Duration::from_secs(300);
 /// Blocks and time after which the place in the chain is kept though nothing happened.
@@ -86,10 +95,15 @@ pub enum Question {
         /// Unix time after which an answer changes nothing; none: no such time.
         until_s: Option<u64>,
     },
-    /// Nothing, for now or for ever.
+    /// Nothing for now.
     Nothing {
         /// A word for the reason.
         code: &'static str,
+        /// The reason.
+        why: String,
+    },
+    /// Nothing ever, unless somebody asks again.
+    Over {
         /// The reason.
         why: String,
     },
@@ -131,7 +145,26 @@ pub trait Marketplace: Send + Sync {
 
     /// The transaction that says so.
     fn answer(&self, subject: &Value, valid: bool) -> Answer;
+
+    /// Whether answers are told that are not the own account's alone.
+    fn tells_of_others(&self) -> bool {
+        false
+    }
+
+    /// What the account signs beside the report where several decide together: the word without its signature, and what is
+    /// hashed for it.
+    fn word(&self, _subject: &Value, _report: &Value) -> Option<(Value, Vec<u8>)> {
+        None
+    }
+
+    /// Where several decide together: the transaction once enough have said the same, else why not yet, code and sentence.
+    fn gather<'a>(&'a self, _node: &'a RpcNode, _subject: &'a Value, _report: &'a Value) -> Option<Gathering<'a>> {
+        None
+    }
 }
+
+/// The words of others on their way.
+pub type Gathering<'a> = BoxFuture<'a, Result<Answer, (&'static str, String)>>;
 
 /// What a market is made of.
 pub struct Parts {
@@ -224,6 +257,8 @@ enum Outcome {
     Sent,
     /// Not now; said once for each code.
     Held { code: String, why: String },
+    /// Not ever.
+    Over { why: String },
 }
 
 impl Market {
@@ -267,6 +302,16 @@ impl Market {
         &self.name
     }
 
+    /// Which marketplace, "alkahest".
+    pub fn kind(&self) -> &'static str {
+        self.marketplace.kind()
+    }
+
+    /// The contract that asks.
+    pub fn contract(&self) -> Address {
+        self.marketplace.contract()
+    }
+
     /// Chain and account that it answers as.
     pub const fn account(&self) -> (u64, Address) {
         (self.sender.chain_id(), self.sender.account())
@@ -282,6 +327,11 @@ impl Market {
         self.kept().book.cases().iter().map(|(id, case)| (*id, case.clone())).collect()
     }
 
+    /// What this account signed on a case where several decide together.
+    pub fn word(&self, id: &B256) -> Option<Value> {
+        self.kept().book.cases().get(id)?.report.as_ref()?.get("word").cloned()
+    }
+
     /// How many cases stand where.
     pub fn stages(&self) -> BTreeMap<Stage, u64> {
         let mut stages = BTreeMap::new();
@@ -293,7 +343,8 @@ impl Market {
 
     /// Follows, judges and answers until cancelled. What is at work then is given up; it is taken up at the next start.
     pub async fn run(self: Arc<Self>, cancel: CancellationToken) {
-        let mut observer = Observer::new(self.sender.provider().clone(), self.watched.clone(), self.kept().book.cursor().clone());
+        let mut observer =
+            Observer::new(self.sender.provider().clone(), self.watched.clone(), self.kept().book.cursor().clone());
         let mut tasks = JoinSet::<(B256, Outcome)>::new();
         let mut pauses = BTreeMap::<B256, Pause>::new();
         let mut at_work = std::collections::BTreeSet::new();
@@ -364,12 +415,29 @@ impl Market {
         at_work.remove(&id);
         let length = match outcome {
             Outcome::Sent => UNSEEN,
+            Outcome::Over { why } => {
+                let block = self.kept().book.cursor().last().unwrap_or_default();
+                let entry = Entry::Closed { case: id, how: why, block };
+                if let Err(fault) = self.keep(vec![entry]) {
+                    tracing::error!(market = %self.name, %fault, "what was found cannot be kept");
+                }
+                RETRY_MAX
+            }
             Outcome::Held { code, why } => {
+                let before = pauses.get(&id).map(|pause| pause.length);
+                let length = match code.as_str() {
+                    FEW_WORDS => before.map_or(RETRY_FIRST, |length| (length * 2).min(WORDS_EVERY)),
+                    _ if TRANSIENT.contains(&code.as_str()) => {
+                        before.map_or(RETRY_FIRST, |length| (length * 2).min(RETRY_MAX))
+                    }
+                    // It would cost the same work again: only for a machine or settings that have changed.
+                    _ => before.map_or(RETRY_MAX, |length| (length * 2).clamp(RETRY_MAX, WORK_EVERY)),
+                };
                 let entry = Entry::Held { case: id, why, code };
                 if let Err(fault) = self.keep(vec![entry]) {
                     tracing::error!(market = %self.name, %fault, "what was found cannot be kept");
                 }
-                pauses.get(&id).map_or(RETRY_FIRST, |pause| (pause.length * 2).min(RETRY_MAX))
+                length
             }
         };
         pauses.insert(id, Pause { at: Instant::now() + length, length });
@@ -415,9 +483,15 @@ impl Market {
         let (block, transaction) = (log.block, log.transaction);
         Some(match self.marketplace.said(log)? {
             Said::Asked { case, subject } => Entry::Asked { case, subject, block, transaction },
+            // What a panel decides is told of everybody's cases.
+            Said::Answered { case, .. } if self.marketplace.tells_of_others() && !self.is_known(&case) => return None,
             Said::Answered { case, valid } => Entry::Answered { case, valid, block, transaction },
             Said::Closed { case, how } => Entry::Closed { case, how, block },
         })
+    }
+
+    fn is_known(&self, case: &B256) -> bool {
+        self.kept().book.cases().contains_key(case)
     }
 
     /// Makes entries durable, then true.
@@ -477,23 +551,33 @@ impl Market {
         let (request, until_s) = match question {
             Question::Verify { request, until_s } => (request, until_s),
             Question::Nothing { code, why } => return Ok(Outcome::Held { code: code.into(), why }),
+            Question::Over { why } => return Ok(Outcome::Over { why }),
         };
         let left_s = until_s.map(|until_s| until_s.saturating_sub(now_s));
         if left_s == Some(0) {
-            let why = format!("an answer counts until {} and it is {now_s}", until_s.unwrap_or_default());
-            return Ok(Outcome::Held { code: "too-late".into(), why });
+            let why = format!("an answer counted until {} and it is {now_s}", until_s.unwrap_or_default());
+            return Ok(Outcome::Over { why });
         }
         let valid = match case.verdict {
             Some(valid) => valid,
-            None => match self.judge(id, request, left_s).await? {
+            None => match self.judge(id, &case.subject, request, left_s).await? {
                 Ok(valid) => valid,
                 Err((code, why)) => return Ok(Outcome::Held { code, why }),
             },
         };
-        let Answer { to, data } = self.marketplace.answer(&case.subject, valid);
+        let report = self.kept().book.cases().get(&id).and_then(|case| case.report.clone()).unwrap_or_default();
+        let Answer { to, data } = match self.marketplace.gather(self.sender.provider(), &case.subject, &report) {
+            None => self.marketplace.answer(&case.subject, valid),
+            Some(gathering) => match gathering.await {
+                Ok(answer) => answer,
+                Err((code, why)) => return Ok(Outcome::Held { code: code.into(), why }),
+            },
+        };
         let effect = self.sender.effect_id(Some(to), &data, U256::ZERO);
         let sent = self.sender.send(effect, self.marketplace.kind(), Some(to), data.into(), U256::ZERO).await;
-        sent.map_err(|fault| (if fault.retry_helps() { "chain" } else { "refused" }, crate::failure::with_causes(&fault)))?;
+        sent.map_err(|fault| {
+            (if fault.retry_helps() { "chain" } else { "refused" }, crate::failure::with_causes(&fault))
+        })?;
         self.counts.sent.fetch_add(1, Ordering::Relaxed);
         Ok(Outcome::Sent)
     }
@@ -502,6 +586,7 @@ impl Market {
     async fn judge(
         &self,
         id: B256,
+        subject: &Value,
         request: Value,
         left_s: Option<u64>,
     ) -> Result<Result<bool, (String, String)>, (&'static str, String)> {
@@ -510,9 +595,10 @@ impl Market {
         let wall_ms = left_s.map_or(u64::MAX, |left_s| left_s.saturating_sub(ANSWER_S).max(1).saturating_mul(1_000));
         let (verifier, signer, asked) = (Arc::clone(&self.verifier), Arc::clone(&self.signer), request.clone());
         let domain = Domain::new(self.sender.chain_id(), self.marketplace.contract());
-        let verifying = tokio::task::spawn_blocking(move || verify(&verifier, signer.as_ref(), domain, &asked, wall_ms));
+        let verifying =
+            tokio::task::spawn_blocking(move || verify(&verifier, signer.as_ref(), domain, &asked, wall_ms));
         self.counts.verified.fetch_add(1, Ordering::Relaxed);
-        let report = match verifying.await.map_err(|error| ended(&error))? {
+        let mut report = match verifying.await.map_err(|error| ended(&error))? {
             Ok(report) => report,
             Err(Unverified::Bad(bad)) => return Ok(Err(("bad-request".into(), bad.to_string()))),
             Err(Unverified::Unsigned(fault)) => return Err(("signer", crate::failure::with_causes(&fault))),
@@ -523,6 +609,14 @@ impl Market {
             Some(VerdictKind::Invalid) => Ok(false),
             _ => return Ok(Err(why())),
         };
+        if let Some((mut word, preimage)) = self.marketplace.word(subject, &report) {
+            let signer = Arc::clone(&self.signer);
+            let signing = tokio::task::spawn_blocking(move || signer.sign_preimage(&preimage));
+            let signed = signing.await.map_err(|error| ended(&error))?;
+            let signature = signed.map_err(|fault| ("signer", crate::failure::with_causes(&fault)))?;
+            word["signature"] = serde_json::json!(signature);
+            report["word"] = word;
+        }
         let entry = Entry::Judged { case: id, request, report: book::kept(report) };
         self.keep(vec![entry]).map_err(|fault| ("journal", fault.to_string()))?;
         // Whatever else was found at the same time: the book has the one that holds.

@@ -53,6 +53,17 @@ pub fn compare(comparator: &Comparator, name: &str, own: &[u8], claimed: &[u8]) 
     found.map_or(Comparison::Agree, Comparison::Differ)
 }
 
+/// How good a claim is that agrees, 0 to 100, where the comparator tells: 100 times SSIM, rounded down.
+pub(crate) fn grade(comparator: &Comparator, own: &[u8], claimed: &[u8]) -> Option<u8> {
+    match comparator {
+        Comparator::Image { ssim_min, .. } if !ssim_min.is_empty() => {
+            // From -100 to 100; a cast rounds towards zero and stops at the ends.
+            Some((image::similarity(own, claimed)? * 100.0).max(0.0) as u8)
+        }
+        _ => None,
+    }
+}
+
 /// A regular expression of bounded size.
 pub(crate) fn pattern(text: &str) -> Result<Regex, String> {
     let built = RegexBuilder::new(text).size_limit(1 << 20).dfa_size_limit(1 << 21).nest_limit(64).build();

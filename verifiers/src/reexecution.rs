@@ -44,7 +44,7 @@ pub(crate) fn verify(check: &Check<'_>) -> Result<Verdict, BadRequest> {
     evidence.set("runtime", if job.runtime == "wasm" { PROFILE } else { &job.runtime });
     claimed_evidence(claim, &mut evidence);
     if *comparator != Comparator::Exact {
-        evidence.local = vec!["own_outputs", "own_stdout", "fuel_used"];
+        evidence.local = vec!["own_outputs", "own_stdout", "fuel_used", "grade"];
     }
     if !RUNTIMES.contains(&job.runtime.as_str()) {
         let detail = format!("this verifier has the runtime {PROFILE}, not {}", job.runtime);
@@ -77,6 +77,9 @@ pub(crate) fn verify(check: &Check<'_>) -> Result<Verdict, BadRequest> {
         }
     }
     let finding = judge(check, &run, claim, comparator)?;
+    if let Some(grade) = graded(check, &run, claim).filter(|_| finding.verdict == VerdictKind::Valid) {
+        evidence.set("grade", grade);
+    }
     Ok(Verdict::new(finding.verdict, finding.code, finding.detail, evidence))
 }
 
@@ -205,6 +208,18 @@ fn compare_folders(run: &Run, claimed: Cid) -> Option<Finding> {
         return open("host-dependent", format!("{differ}; the job asks for the time or for random bytes"));
     }
     Some(Finding::invalid("folder-differs", differ))
+}
+
+/// The worst grade of all that is claimed, where the comparator gives grades; what is equal byte for byte has none to give.
+fn graded(check: &Check<'_>, run: &Run, claim: &Claim) -> Option<u8> {
+    let outputs = claim.outputs.iter().flatten();
+    let outputs = outputs.filter_map(|output| Some((run.outputs.get(&output.path)?, &output.bytes)));
+    let all = claim.stdout.iter().map(|stdout| (&run.stdout, stdout)).chain(outputs);
+    let grades = all.filter_map(|(own, claimed)| match check.fetch(&claimed.reference()) {
+        Fetched::Bytes(bytes) if bytes[..] != own[..] => comparator::grade(&check.request.comparator, own, &bytes),
+        _ => None,
+    });
+    grades.min()
 }
 
 fn compare_endings(run: &Run, claim: &Claim) -> Option<Finding> {

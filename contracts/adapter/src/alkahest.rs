@@ -15,7 +15,7 @@ use alloy::{
 use alloy_primitives::{Bytes, keccak256};
 use alloy_sol_types::{SolCall, SolEvent as _, SolValue as _, sol};
 use serde::{Deserialize, Serialize};
-use tribunal_events::{Address, B256};
+use tribunal_events::{Address, B256, Domain, Signature};
 
 use crate::{ChainFault, ObservedLog, json_rpc::fault};
 
@@ -24,7 +24,7 @@ const DEPTH_MAX: usize = 4;
 /// Arbiters that one composite may name.
 const COMPOSED_MAX: usize = 64;
 /// Bytes of a demand or a fulfillment at most.
-pub const ITEM_BYTES_MAX: usize = 256 << 10;
+pub const ITEM_BYTES_MAX: usize = 128 << 10;
 
 #[allow(missing_docs, clippy::too_many_arguments)]
 mod abi {
@@ -52,6 +52,11 @@ mod abi {
         function decodeCondition(bytes data) external pure returns (address arbiter, bytes memory demand);
         function extractArbiterAndDemand(bytes data) external pure returns (address arbiter, bytes memory demand);
 
+        /// What our own arbiter asks for; ITribunalArbiter.sol.
+        struct PanelDemand { address[] mediators; uint8 quorum; uint8 minGrade; bytes data; }
+        #[derive(Debug)]
+        struct Arbitration { bytes32 key; uint8 verdict; uint8 grade; bytes32 digest; }
+
         struct Item { string item; }
         struct TaggedItem { string item; bytes32 schema; }
         struct Revealed { bytes payload; bytes32 salt; bytes32 schema; }
@@ -64,6 +69,17 @@ mod abi {
             function requestArbitration(bytes32 fulfillmentUid, address oracle, bytes demand) external;
             event ArbitrationMade(bytes32 indexed decisionKey, bytes32 indexed fulfillmentUid, address indexed oracle, bool decision);
             event ArbitrationRequested(bytes32 indexed fulfillmentUid, address indexed oracle, bytes demand);
+        }
+    }
+
+    pub mod panel {
+        use super::sol;
+        sol! {
+            struct PanelVote { address mediator; bytes signature; }
+            function decide(bytes32 fulfillmentUid, bytes demand, uint8 verdict, uint8 grade, bytes32 digest, PanelVote[] votes) external;
+            function requestArbitration(bytes32 fulfillmentUid, bytes demand) external;
+            event ArbitrationRequested(bytes32 indexed key, bytes32 indexed fulfillmentUid, address indexed requester, bytes demand);
+            event ArbitrationDecided(bytes32 indexed key, bytes32 indexed fulfillmentUid, uint8 indexed verdict, uint8 grade, bytes32 digest, uint32 voters);
         }
     }
 
@@ -87,11 +103,15 @@ pub enum Generation {
     V1,
     /// Before: a decision is keyed by the fulfillment alone.
     Old,
+    /// Our own `TribunalArbiter`: the demand names a panel, and a quorum of its signed votes decides.
+    Panel,
 }
 
 /// A deployment, and the account that it is asked to decide as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alkahest {
+    /// EIP-155 id.
+    pub chain_id: u64,
     /// The `TrustedOracleArbiter`.
     pub arbiter: Address,
     /// Its ABI.
@@ -102,8 +122,54 @@ pub struct Alkahest {
     pub composites: Vec<Address>,
     /// Escrow contracts that are served; empty: all.
     pub escrows: Vec<Address>,
-    /// The oracle.
+    /// The oracle, or the mediator on panels.
     pub oracle: Address,
+}
+
+/// Who decides together, where it is no oracle alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PanelOf {
+    /// Ascending.
+    pub mediators: Vec<Address>,
+    /// How many must agree.
+    pub quorum: u8,
+}
+
+/// A mediator's word for a panel's decision, signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PanelWord {
+    /// Who.
+    pub mediator: Address,
+    /// What is decided: fulfillment and demand.
+    pub key: B256,
+    /// 1 valid, 2 invalid.
+    pub verdict: u8,
+    /// 0 to 100.
+    pub grade: u8,
+    /// Verdict digest.
+    pub digest: B256,
+    /// EIP-712, 65 bytes.
+    pub signature: Signature,
+}
+
+impl PanelWord {
+    /// What is signed for a word at this arbiter.
+    pub fn preimage(domain: &Domain, key: B256, verdict: u8, grade: u8, digest: B256) -> [u8; 66] {
+        domain.preimage(&abi::Arbitration { key, verdict, grade, digest })
+    }
+
+    /// Whether its mediator signed it.
+    pub fn is_signed(&self, domain: &Domain) -> bool {
+        let Self { mediator, key, verdict, grade, digest, signature } = *self;
+        let preimage = Self::preimage(domain, key, verdict, grade, digest);
+        signature.recover(keccak256(preimage)).is_ok_and(|signer| signer == mediator)
+    }
+
+    /// Whether both say the same, as the contract counts.
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        let of = |it: &Self| (it.key, it.verdict, it.grade, it.digest);
+        of(self) == of(other)
+    }
 }
 
 /// What an event of the arbiter says.
@@ -153,8 +219,17 @@ pub enum NotOurs {
     Ambiguous(usize),
     #[error("a demand or fulfillment has {0} bytes, more than {ITEM_BYTES_MAX}")]
     TooLong(usize),
+    #[error("the panel is not ascending, has more than 31 members, or a quorum of not more than half")]
+    WrongPanel,
     #[error("the fulfillment's data is no text in any layout that is known")]
     NoItem,
+}
+
+impl NotOurs {
+    /// Whether the same request can ever be decided: attestations do not change, nodes may lag.
+    pub const fn for_ever(&self) -> bool {
+        !matches!(self, Self::NoAttestation(_))
+    }
 }
 
 /// What is to be decided, from the chain itself.
@@ -166,6 +241,8 @@ pub struct Arbitration {
     pub escrow: B256,
     /// What the escrow demands of this oracle: the inner `data`.
     pub demand: Bytes,
+    /// Who decides together; none where the oracle alone does.
+    pub panel: Option<PanelOf>,
     /// What the fulfillment says.
     pub item: String,
     /// Unix time from which the buyer may reclaim; `None`: never.
@@ -178,9 +255,14 @@ impl Alkahest {
     /// First topics of the events that matter.
     pub fn events(&self) -> Vec<B256> {
         match self.generation {
-            Generation::V1 => vec![abi::v1::ArbitrationRequested::SIGNATURE_HASH, abi::v1::ArbitrationMade::SIGNATURE_HASH],
+            Generation::V1 => {
+                vec![abi::v1::ArbitrationRequested::SIGNATURE_HASH, abi::v1::ArbitrationMade::SIGNATURE_HASH]
+            }
             Generation::Old => {
                 vec![abi::old::ArbitrationRequested::SIGNATURE_HASH, abi::old::ArbitrationMade::SIGNATURE_HASH]
+            }
+            Generation::Panel => {
+                vec![abi::panel::ArbitrationRequested::SIGNATURE_HASH, abi::panel::ArbitrationDecided::SIGNATURE_HASH]
             }
         }
     }
@@ -194,7 +276,8 @@ impl Alkahest {
             Generation::V1 => {
                 if let Some(it) = log.decode::<abi::v1::ArbitrationRequested>() {
                     let ours = it.oracle == self.oracle && it.demand.len() <= ITEM_BYTES_MAX;
-                    return ours.then(|| OracleEvent::Requested { fulfillment: it.fulfillmentUid, demand: Some(it.demand) });
+                    return ours
+                        .then(|| OracleEvent::Requested { fulfillment: it.fulfillmentUid, demand: Some(it.demand) });
                 }
                 let it = log.decode::<abi::v1::ArbitrationMade>().filter(|it| it.oracle == self.oracle)?;
                 Some(OracleEvent::Made { fulfillment: it.fulfillmentUid, key: it.decisionKey, decision: it.decision })
@@ -207,7 +290,27 @@ impl Alkahest {
                 let it = log.decode::<abi::old::ArbitrationMade>().filter(|it| it.oracle == self.oracle)?;
                 Some(OracleEvent::Made { fulfillment: it.obligation, key: it.obligation, decision: it.decision })
             }
+            Generation::Panel => {
+                if let Some(it) = log.decode::<abi::panel::ArbitrationRequested>() {
+                    let ours = it.demand.len() <= ITEM_BYTES_MAX && self.seat(&it.demand).is_some();
+                    let demand = Some(it.demand);
+                    return ours.then_some(OracleEvent::Requested { fulfillment: it.fulfillmentUid, demand });
+                }
+                let it = log.decode::<abi::panel::ArbitrationDecided>().filter(|it| matches!(it.verdict, 1 | 2))?;
+                Some(OracleEvent::Made { fulfillment: it.fulfillmentUid, key: it.key, decision: it.verdict == 1 })
+            }
         }
+    }
+
+    /// The panel of a demand on which this account sits.
+    fn seat(&self, demand: &[u8]) -> Option<abi::PanelDemand> {
+        let it = abi::PanelDemand::abi_decode(demand).ok()?;
+        it.mediators.contains(&self.oracle).then_some(it)
+    }
+
+    /// The domain in which a panel's words are signed.
+    pub fn domain(&self) -> Domain {
+        Domain::new(self.chain_id, self.arbiter)
     }
 
     /// The key under which the contract keeps a decision: keccak-256 of fulfillment and demand, one after the other.
@@ -215,13 +318,40 @@ impl Alkahest {
         match self.generation {
             Generation::V1 => keccak256([fulfillment.as_slice(), demand].concat()),
             Generation::Old => fulfillment,
+            Generation::Panel => {
+                let id = alloy_primitives::U256::from(self.chain_id);
+                keccak256((id, self.arbiter, fulfillment, keccak256(demand)).abi_encode())
+            }
         }
     }
 
-    /// The call that decides.
+    /// The call by which a panel's words decide.
+    ///
+    /// # Panics
+    /// Without words.
+    pub fn decide(&self, fulfillment: B256, demand: &Bytes, words: &[PanelWord]) -> Bytes {
+        let mut words: Vec<_> = words.iter().collect();
+        words.sort_by_key(|word| word.mediator);
+        let one = words.first().expect("somebody says something");
+        let vote = |word: &&PanelWord| abi::panel::PanelVote {
+            mediator: word.mediator,
+            signature: Bytes::copy_from_slice(word.signature.bytes()),
+        };
+        let call = abi::panel::decideCall {
+            fulfillmentUid: fulfillment,
+            demand: demand.clone(),
+            verdict: one.verdict,
+            grade: one.grade,
+            digest: one.digest,
+            votes: words.iter().map(vote).collect(),
+        };
+        call.abi_encode().into()
+    }
+
+    /// The call by which an oracle decides.
     pub fn arbitrate(&self, fulfillment: B256, demand: &Bytes, decision: bool) -> Bytes {
         match self.generation {
-            Generation::V1 => {
+            Generation::V1 | Generation::Panel => {
                 abi::v1::arbitrateCall { fulfillmentUid: fulfillment, demand: demand.clone(), decision }.abi_encode()
             }
             Generation::Old => abi::old::arbitrateCall { obligation: fulfillment, decision }.abi_encode(),
@@ -272,10 +402,18 @@ impl Alkahest {
             return Ok(Err(NotOurs::TooLong(long)));
         }
         let Some(item) = item(&it.data) else { return Ok(Err(NotOurs::NoItem)) };
+        let (demand, panel) = match self.generation {
+            Generation::V1 | Generation::Old => (demand, None),
+            Generation::Panel => match self.seat(&demand).and_then(panel_of) {
+                Some((data, panel)) => (data, Some(panel)),
+                None => return Ok(Err(NotOurs::WrongPanel)),
+            },
+        };
         Ok(Ok(Arbitration {
             fulfillment,
             escrow: it.refUID,
             demand,
+            panel,
             item,
             until_s: (escrow.expirationTime != 0).then_some(escrow.expirationTime),
             recipient: it.recipient,
@@ -295,7 +433,12 @@ impl Alkahest {
     }
 
     fn demands(&self, arbiter: Address, demand: &[u8], depth: usize, found: &mut Vec<Bytes>) {
-        if arbiter == self.arbiter {
+        if arbiter == self.arbiter && self.generation == Generation::Panel {
+            let demand = Bytes::copy_from_slice(demand);
+            if self.seat(&demand).is_some() && !found.contains(&demand) {
+                found.push(demand);
+            }
+        } else if arbiter == self.arbiter {
             if let Ok(it) = abi::OracleDemand::abi_decode(demand)
                 && it.oracle == self.oracle
                 && !found.contains(&it.data)
@@ -325,6 +468,15 @@ impl Alkahest {
             }
         }
     }
+}
+
+/// A demand that the contract can ever decide.
+fn panel_of(demand: abi::PanelDemand) -> Option<(Bytes, PanelOf)> {
+    let abi::PanelDemand { mediators, quorum, minGrade, data } = demand;
+    let ascending = mediators.windows(2).all(|pair| pair[0] < pair[1]);
+    let majority = usize::from(quorum) * 2 > mediators.len() && usize::from(quorum) <= mediators.len();
+    let fits = ascending && majority && mediators.len() <= 31 && minGrade <= 100;
+    fits.then_some((data, PanelOf { mediators, quorum }))
 }
 
 /// Arbiter and demand of an escrow, as the contract that made it tells them.
@@ -382,7 +534,8 @@ fn item(data: &[u8]) -> Option<String> {
 /// Calls of the parties, for tests and tools.
 pub mod calls {
     pub use super::abi::{
-        Attestation, ComposedDemand, Condition, Item, OracleDemand, Revealed, TaggedItem, getAttestationCall, old, v1,
+        Attestation, ComposedDemand, Condition, Item, OracleDemand, PanelDemand, Revealed, TaggedItem,
+        getAttestationCall, old, panel, v1,
     };
 }
 
@@ -398,6 +551,7 @@ mod tests {
 
     fn alkahest(generation: Generation) -> Alkahest {
         Alkahest {
+            chain_id: 31337,
             arbiter: ARBITER,
             generation,
             eas: Address::ZERO,
@@ -458,7 +612,8 @@ mod tests {
     fn a_fulfillments_text_is_read_in_every_layout() {
         let text = || "{}".to_owned();
         let tag = B256::repeat_byte(7);
-        let revealed = |payload: Vec<u8>| abi::Revealed { payload: payload.into(), salt: tag, schema: tag }.abi_encode();
+        let revealed =
+            |payload: Vec<u8>| abi::Revealed { payload: payload.into(), salt: tag, schema: tag }.abi_encode();
         for data in [
             abi::Item { item: text() }.abi_encode(),
             abi::TaggedItem { item: text(), schema: tag }.abi_encode(),

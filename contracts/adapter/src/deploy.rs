@@ -24,15 +24,26 @@ impl Addresses {
         Self { token: deployer.create(nonce), registry: deployer.create(nonce + 1), escrow: deployer.create(nonce + 2) }
     }
 
-    /// The three creations in order. The registry learns the escrow's address ahead, the escrow checks it.
+    /// The three creations in order, without a guardian: nobody can ever pause.
     pub(crate) fn creations(&self, treasury: Address, unbond_delay_s: u64) -> [Bytes; 3] {
+        self.creations_with_guardian(treasury, unbond_delay_s, Address::ZERO)
+    }
+
+    /// Likewise, with an account that may pause new cases and deposits for a while, zero for nobody. The registry learns
+    /// the escrow's address ahead, the escrow checks it.
+    pub(crate) fn creations_with_guardian(
+        &self,
+        treasury: Address,
+        unbond_delay_s: u64,
+        guardian: Address,
+    ) -> [Bytes; 3] {
         let registry = MediatorRegistry::constructorCall {
             token_: self.token,
             escrow_: self.escrow,
             treasury_: treasury,
             unbondDelay_: unbond_delay_s,
         };
-        let escrow = TribunalEscrow::constructorCall { registry_: self.registry };
+        let escrow = TribunalEscrow::constructorCall { registry_: self.registry, guardian_: guardian };
         [
             TestToken::BYTECODE.clone(),
             [&MediatorRegistry::BYTECODE[..], &registry.abi_encode()].concat().into(),

@@ -1,22 +1,25 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
     sync::{Mutex, MutexGuard},
 };
 
 use alloy_primitives::{Bytes, TxKind, U256, address, keccak256};
 use alloy_sol_types::{SolCall, SolValue};
 use revm::{
-    Context, ExecuteCommitEvm, ExecuteEvm, MainBuilder,
+    Context, DatabaseCommit, ExecuteEvm, MainBuilder,
     context::{BlockEnv, CfgEnv, Journal, TxEnv},
-    context_interface::result::ExecutionResult,
+    context_interface::result::{ExecutionResult, ResultAndState},
     database::{CacheDB, EmptyDB},
     primitives::hardfork::SpecId,
 };
+use serde::{Deserialize, Serialize};
 use tribunal_events::{Address, Amount, B256};
 
 use crate::{
     Addresses, BondView, BoxFuture, CaseView, Chain, ChainFault, Finding, Mined, Step,
     bindings::{escrow::TribunalEscrow, registry::MediatorRegistry, token::TestToken},
+    line_file::{LineFile, LineFileFault},
     perform::{self, Node, SentReceipt, refusal},
 };
 
@@ -42,16 +45,34 @@ const SPEC: SpecId = SpecId::PRAGUE;
 const GAS_LIMIT: u64 = 16_000_000;
 
 /// An EVM in this process with the contracts deployed: no node, no keys, no gas price, one block a transaction, time as
-/// told by [`Chain::advance_time`].
+/// told by [`Chain::advance_time`]. With a file it survives the process: every transaction is written there and synced
+/// before anybody hears of it, and all are run again, and compared, when the file is opened.
 pub struct InProcessChain {
     evm: Mutex<Evm>,
 }
 
+/// A line of the file: a transaction that succeeded.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Taken {
+    caller: Address,
+    /// None creates a contract.
+    to: Option<Address>,
+    data: Bytes,
+    time_s: u64,
+    transaction: B256,
+    /// keccak256 of what it changed for others to see: gas and logs.
+    outcome: B256,
+}
+
 struct Evm {
     db: CacheDB<EmptyDB>,
+    /// None keeps nothing.
+    file: Option<LineFile<Taken>>,
     block: u64,
     time_s: u64,
     mined: Vec<SentReceipt>,
+    hashes: BTreeSet<B256>,
     /// Transactions by the first indexed topic of their events, in order.
     by_topic: BTreeMap<B256, Vec<usize>>,
 }
@@ -59,13 +80,62 @@ struct Evm {
 impl InProcessChain {
     /// A new chain at time 0.
     pub fn new() -> Self {
-        let mut evm = Evm { db: CacheDB::default(), block: 0, time_s: 0, mined: Vec::new(), by_topic: BTreeMap::new() };
+        let mut evm = Evm {
+            db: CacheDB::default(),
+            file: None,
+            block: 0,
+            time_s: 0,
+            mined: Vec::new(),
+            hashes: BTreeSet::new(),
+            by_topic: BTreeMap::new(),
+        };
         let addresses = Addresses::predict(IN_PROCESS_DEPLOYER, 0);
         for creation in addresses.creations(IN_PROCESS_TREASURY, IN_PROCESS_UNBOND_DELAY_S) {
             evm.transact("deploy", IN_PROCESS_DEPLOYER, TxKind::Create, creation)
                 .expect("the committed contracts can be deployed");
         }
         Self { evm: Mutex::new(evm) }
+    }
+
+    /// The chain of the file at `path`, new at time 0 where there is none. One process at a time holds it. A line that a
+    /// crash cut off was never reported as taken, and is dropped.
+    ///
+    /// # Errors
+    /// [`ChainFault::Journal`] where the file is in use, damaged, or of other contracts, or a transaction in it does
+    /// something else than it did.
+    pub fn open(path: &Path) -> Result<Self, ChainFault> {
+        let chain = Self::new();
+        let creations = chain.addresses().creations(IN_PROCESS_TREASURY, IN_PROCESS_UNBOND_DELAY_S);
+        let contracts = keccak256(creations.concat());
+        let (file, taken) =
+            LineFile::<Taken>::open(path, format!(r#"{{"tribunal_evm":1,"contracts":"{contracts}"}}"#))?;
+        {
+            let mut evm = chain.evm();
+            for (index, taken) in taken.into_iter().enumerate() {
+                let damaged =
+                    |problem| LineFileFault::Damaged { path: path.display().to_string(), line: index + 2, problem };
+                evm.time_s = evm.time_s.max(taken.time_s);
+                let kind = taken.to.map_or(TxKind::Create, TxKind::Call);
+                let again = evm.transact("replay", taken.caller, kind, taken.data).map_err(|fault| {
+                    damaged(format!("transaction {} cannot be taken again: {fault}", taken.transaction))
+                })?;
+                let found = (again.mined.transaction, outcome(&again));
+                if found != (taken.transaction, taken.outcome) {
+                    let problem = format!(
+                        "transaction {} with outcome {} was expected, not {} with {}",
+                        taken.transaction, taken.outcome, found.0, found.1
+                    );
+                    return Err(damaged(problem).into());
+                }
+            }
+            evm.file = Some(file);
+        }
+        Ok(chain)
+    }
+
+    /// Whether a transaction was taken.
+    pub fn has(&self, transaction: &B256) -> bool {
+        self.evm().hashes.contains(transaction)
     }
 
     /// Where the contracts are: the constants of this module.
@@ -135,6 +205,16 @@ impl InProcessChain {
     }
 }
 
+/// Of gas and logs: other contracts, or another EVM, would leave others.
+fn outcome(receipt: &SentReceipt) -> B256 {
+    let mut bytes = receipt.mined.gas_used.to_be_bytes().to_vec();
+    for log in &receipt.logs {
+        let topics = log.topics().to_vec();
+        bytes.extend((log.address, topics, log.data.data.clone()).abi_encode());
+    }
+    keccak256(bytes)
+}
+
 impl Default for InProcessChain {
     fn default() -> Self {
         Self::new()
@@ -152,12 +232,20 @@ impl Evm {
     ) -> Result<SentReceipt, ChainFault> {
         let number = self.block + 1;
         let transaction = keccak256((self.block, data.clone(), caller).abi_encode());
-        let result = self.run(what, number, caller, kind, data, true)?;
+        let ResultAndState { result, state } = self.run(what, number, caller, kind, data.clone())?;
         let gas_used = result.tx_gas_used();
         let logs = success(what, &result)?.1;
-        self.block = number;
         let mined = Mined { transaction, block: number, block_time_s: self.time_s, gas_used, settlement: None };
         let receipt = SentReceipt { mined, logs };
+        if let Some(file) = &mut self.file {
+            let (to, time_s) = (kind.to().copied(), self.time_s);
+            let outcome = outcome(&receipt);
+            // What cannot be written down does not happen.
+            file.append(&[Taken { caller, to, data, time_s, transaction, outcome }])?;
+        }
+        self.db.commit(state);
+        self.block = number;
+        self.hashes.insert(transaction);
         for log in &receipt.logs {
             let Some(topic) = log.topics().get(1) else { continue };
             let list = self.by_topic.entry(*topic).or_default();
@@ -171,8 +259,8 @@ impl Evm {
 
     fn read(&mut self, what: &'static str, to: Address, data: Bytes) -> Result<Bytes, ChainFault> {
         let number = self.block + 1;
-        let result = self.run(what, number, IN_PROCESS_DEPLOYER, TxKind::Call(to), data, false)?;
-        Ok(success(what, &result)?.0)
+        let ran = self.run(what, number, IN_PROCESS_DEPLOYER, TxKind::Call(to), data)?;
+        Ok(success(what, &ran.result)?.0)
     }
 
     fn run(
@@ -182,8 +270,7 @@ impl Evm {
         caller: Address,
         kind: TxKind,
         data: Bytes,
-        commit: bool,
-    ) -> Result<ExecutionResult, ChainFault> {
+    ) -> Result<ResultAndState, ChainFault> {
         let mut cfg = CfgEnv::new_with_spec(SPEC).with_chain_id(IN_PROCESS_CHAIN_ID);
         cfg.disable_nonce_check = true;
         let block = BlockEnv { number: U256::from(number), timestamp: U256::from(self.time_s), ..Default::default() };
@@ -192,8 +279,7 @@ impl Evm {
         let context: Context<BlockEnv, TxEnv, CfgEnv, &mut CacheDB<EmptyDB>, Journal<&mut CacheDB<EmptyDB>>, ()> =
             Context::new(&mut self.db, SPEC);
         let mut evm = context.with_cfg(cfg).with_block(block).build_mainnet();
-        let result = if commit { evm.transact_commit(tx) } else { evm.transact(tx).map(|it| it.result) };
-        result.map_err(|error| ChainFault::Unexpected { what, problem: error.to_string() })
+        evm.transact(tx).map_err(|error| ChainFault::Unexpected { what, problem: error.to_string() })
     }
 }
 

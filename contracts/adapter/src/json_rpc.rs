@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use alloy::{
     network::TransactionBuilder,
     providers::{DynProvider, Provider},
-    rpc::types::{Filter, TransactionRequest},
+    rpc::types::{BlockId, Filter, TransactionRequest},
     transports::{RpcError, TransportError, TransportErrorKind},
 };
 use alloy_primitives::{Bytes, TxHash, U256};
@@ -317,7 +317,8 @@ impl Node for JsonRpcChain {
     fn call<'a>(&'a self, what: &'static str, to: Address, data: Bytes) -> BoxFuture<'a, Result<Bytes, ChainFault>> {
         Box::pin(async move {
             let request = TransactionRequest::default().with_to(to).with_input(data);
-            self.provider.call(request).await.map_err(|error| fault(what, error))
+            // Nodes differ in what they take for the state that is not asked for by name.
+            self.provider.call(request).block(BlockId::latest()).await.map_err(|error| fault(what, error))
         })
     }
 

@@ -28,8 +28,8 @@ mod sender;
 mod step;
 mod wallet;
 
-pub use bindings::{escrow_abi, registry_abi, token_abi};
 pub use alloy::providers::DynProvider as RpcNode;
+pub use bindings::{escrow_abi, registry_abi, token_abi};
 pub use chain::{BondView, BoxFuture, CaseState, CaseView, Chain, Finding, Mined, SettlementView};
 pub use deploy::Addresses;
 pub use endpoints::{EndpointFault, EndpointLimits, Endpoints, NoEndpoint, install_tls};

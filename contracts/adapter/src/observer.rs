@@ -39,7 +39,7 @@ const HEADERS_AT_ONCE: usize = 16;
 const LOGS_MAX: usize = 200_000;
 
 /// A block by number and hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockRef {
     /// Its number.
     pub number: u64,

@@ -6,12 +6,14 @@ mod anvil;
 mod artifacts;
 #[path = "it/case.rs"]
 mod case;
+#[path = "it/endpoints.rs"]
+mod endpoints;
 #[path = "it/fake_node.rs"]
 mod fake_node;
 #[path = "it/observer.rs"]
 mod observer;
-#[path = "it/endpoints.rs"]
-mod endpoints;
+#[path = "it/persistent.rs"]
+mod persistent;
 #[path = "it/proxy.rs"]
 mod proxy;
 #[path = "it/scenarios.rs"]

@@ -85,7 +85,9 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     match args.command {
         Market::List(args) => list(&args, json),
         Market::Cases(args) => cases(&args, json),
-        Market::Audit(args) => tokio::task::spawn_blocking(move || audit(&args, json)).await.map_err(Failure::unavailable)?,
+        Market::Audit(args) => {
+            tokio::task::spawn_blocking(move || audit(&args, json)).await.map_err(Failure::unavailable)?
+        }
     }
 }
 
@@ -114,7 +116,11 @@ fn list(args: &Common, json: bool) -> Result<ExitCode, Failure> {
         let stages = view.stages.iter().map(|(stage, count)| format!("{count} {}", stage.word()));
         let stages = stages.collect::<Vec<_>>().join(", ");
         println!("{}  {identity}", view.name);
-        println!("  block {}; {}", view.block.unwrap_or_default(), if stages.is_empty() { "no cases" } else { &stages });
+        println!(
+            "  block {}; {}",
+            view.block.unwrap_or_default(),
+            if stages.is_empty() { "no cases" } else { &stages }
+        );
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -189,7 +195,8 @@ fn audit(args: &Audit, json: bool) -> Result<ExitCode, Failure> {
         }
         for (id, case) in book.cases() {
             if case.answered.is_some() && case.verdict.is_none() {
-                problems.push(json!({ "market": name, "case": id, "problem": "answered, and no verdict is kept for it" }));
+                problems
+                    .push(json!({ "market": name, "case": id, "problem": "answered, and no verdict is kept for it" }));
             }
         }
     }

@@ -3,13 +3,13 @@
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
-use tribunal_contracts::{Addresses, Chain, JsonRpcChain};
+use tribunal_contracts::{Account, Addresses, Chain, JsonRpcChain, RpcSettings, SenderSettings};
 use tribunal_events::{Address, Domain, Signer, SigningKey};
 use tribunal_verifiers::{ArtifactSource, Service};
 
 use crate::{
     bus::{Bus, InProcessBus, InProcessLimits, NatsBus, NatsConfig},
-    config::{self, Config},
+    config::{self, ChainConfig, Config},
     engine::{Engine, Parts, now},
     failure::Failure,
     follow::{Followed, Follower},
@@ -84,7 +84,7 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
         Some(nats) => Arc::new(nats.clone()),
         None => Arc::new(InProcessBus::new(now, InProcessLimits::default())),
     };
-    let chain = chain(&config, &store).await?;
+    let (chain, payer) = chain(&config, &store).await?;
     let artifacts = crate::artifacts::folders(&config.verifiers.artifacts)?;
     let verifier = Arc::new(Service::new(config.verifiers.limits(), vec![Arc::clone(&artifacts)]));
     tracing::info!(
@@ -94,7 +94,8 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
     for mediator in &judges {
         tracing::info!(mediator = %mediator.address(), "judges cases that name or draw this key");
     }
-    let domains = vec![Domain::new(chain.chain_id(), chain.escrow())];
+    let domain_chain = chain.chain_id();
+    let domains = vec![Domain::new(domain_chain, chain.escrow())];
     let mediators: Vec<Address> = judges.iter().map(|signer| signer.address()).collect();
     let preflight = preflight(&config, &mediators);
     let engine = Engine::start(Parts {
@@ -127,7 +128,8 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
         _ if config.mediator.follow.is_empty() => Followed::default(),
         _ => return Err(Failure::config("mediator.follow needs mediator.keystore or mediator.signer_url")),
     };
-    let markets = Markets::start(&config, &verifier, &artifacts).await?;
+    let payer = payer.map(|payer| (domain_chain, payer));
+    let markets = Markets::start(&config, payer, &verifier, &artifacts).await?;
     let state = http_state(&engine, &verifier, &artifacts, &operator, config.http.token.clone())
         .with_store_hint(config.store.path.display().to_string())
         .with_mediators(mediators)
@@ -189,28 +191,42 @@ fn operator(config: &Config) -> Result<SigningKey, Failure> {
     keystore::load(&path, None)
 }
 
-async fn chain(config: &Config, store: &Store) -> Result<Arc<dyn Chain>, Failure> {
-    let Some(url) = &config.chain.rpc_url else {
+/// Where the money is, and the account that pays for transactions there.
+async fn chain(config: &Config, store: &Store) -> Result<(Arc<dyn Chain>, Option<Address>), Failure> {
+    let it = config.chain.clone();
+    let Some(url) = &it.rpc_url else {
+        if !it.rpc_urls.is_empty() {
+            return Err(Failure::config("chain.rpc_urls are more nodes beside chain.rpc_url, which is missing"));
+        }
         let chain = PlayMoney::restore(store).await.map_err(Failure::unavailable)?;
-        return Ok(chain);
+        return Ok((chain, None));
     };
-    let contracts = &config.chain.contracts;
-    let (Some(escrow), Some(registry), Some(token)) = (contracts.escrow, contracts.registry, contracts.token) else {
+    let (Some(escrow), Some(registry), Some(token)) = (it.contracts.escrow, it.contracts.registry, it.contracts.token)
+    else {
         return Err(Failure::config("chain.contracts needs escrow, registry and token beside chain.rpc_url"));
     };
-    let Some(path) = &config.chain.keystore else {
+    let urls = std::iter::once(url).chain(&it.rpc_urls).cloned().collect();
+    let (chain_id, first_block) = (it.chain_id, it.first_block);
+    let sender = SenderSettings {
+        confirmations: it.confirmations,
+        fee_per_gas_wei_max: u128::from(it.fee_gwei_max) * 1_000_000_000,
+        ..SenderSettings::default()
+    };
+    // A remote signer is asked over a connection of its own, which blocks.
+    let asked = tokio::task::spawn_blocking(move || {
+        let ChainConfig { keystore, password_file, signer_url, address, .. } = &it;
+        keystore::signer("chain", &keystore::Key { keystore, password_file, signer_url, address })
+    });
+    let Some(signer) = asked.await.map_err(Failure::unavailable)?? else {
         return Err(Failure::config("chain.keystore names the account that pays for transactions; it is missing"));
     };
-    let key = keystore::load(path, config.chain.password_file.as_deref())?;
+    let journal = Some(config.beside_the_store(".transactions.jsonl"));
+    let settings = RpcSettings { urls, chain_id, first_block, sender, journal, ..RpcSettings::default() };
+    let account = Account::of(signer);
+    let payer = account.address();
     let addresses = Addresses { token, registry, escrow };
-    let chain = JsonRpcChain::connect(url, key.secret(), addresses).await.map_err(|fault| Failure::chain(&fault))?;
-    let chain = chain.with_confirmations(config.chain.confirmations).with_first_block(config.chain.first_block);
-    if let Some(expected) = config.chain.chain_id
-        && expected != chain.chain_id()
-    {
-        return Err(Failure::config(format!("chain.chain_id is {expected}, the node says {}", chain.chain_id())));
-    }
-    Ok(Arc::new(chain))
+    let chain = JsonRpcChain::open(settings, account, addresses).await.map_err(|fault| Failure::chain(&fault))?;
+    Ok((Arc::new(chain), Some(payer)))
 }
 
 fn print_config(config: &Config, figment: &figment::Figment, flags: &[(&str, Option<String>)]) {

@@ -218,7 +218,12 @@ fn markets(text: &mut Text, markets: &[Arc<Market>]) {
     let count = each(|it| it.reorganisations.load(Ordering::Relaxed));
     text.metric("tribunal_market_reorganisations_total", "counter", help, &count);
     let help = "Verifications for marketplaces.";
-    text.metric("tribunal_market_verifications_total", "counter", help, &each(|it| it.verified.load(Ordering::Relaxed)));
+    text.metric(
+        "tribunal_market_verifications_total",
+        "counter",
+        help,
+        &each(|it| it.verified.load(Ordering::Relaxed)),
+    );
     let help = "Answers sent to marketplaces.";
     text.metric("tribunal_market_answers_total", "counter", help, &each(|it| it.sent.load(Ordering::Relaxed)));
     let help = "The last block that was read.";

@@ -53,6 +53,21 @@ pub(super) fn document() -> Value {
                 "description": "The most urgent first; also those of followed records. `stage` is judge, artifacts, committed, reveal or voted.",
                 "responses": responses("The cases", json!({ "type": "object" }), &["503"])
             } },
+            "/api/v1/markets": { "get": {
+                "operationId": "listMarkets", "summary": "Marketplaces of others that an account of this operator judges for",
+                "responses": responses("The markets", json!({ "type": "object" }), &[])
+            } },
+            "/api/v1/markets/{name}/cases": { "get": {
+                "operationId": "listMarketCases", "summary": "Their cases, those that ask for somebody first",
+                "description": "`stage` is open, held, judged, answered, contrary, closed or gone.",
+                "parameters": [path("name", "name of the market in the settings")],
+                "responses": responses("The cases", json!({ "type": "object" }), &["404"])
+            } },
+            "/api/v1/markets/words/{case}": { "get": {
+                "operationId": "getPanelWord", "summary": "What a mediator here signed about a panel's case, for the others of the panel",
+                "parameters": [path("case", "id of the case: key of the arbitration")],
+                "responses": responses("The signed word", json!({ "type": "object" }), &["400", "404"])
+            } },
             "/api/v1/mediators/{address}": { "get": {
                 "operationId": "getMediator", "summary": "A mediator's cases, earnings, slashes and reputation",
                 "description": "The newest cases first. Sums are over all cases, or with `since` over those opened from then on; score and streak are over all.",
@@ -116,6 +131,10 @@ pub(super) fn document() -> Value {
             "schemas": schemas()
         }
     })
+}
+
+fn path(name: &str, description: &str) -> Value {
+    json!({ "name": name, "in": "path", "required": true, "description": description, "schema": { "type": "string" } })
 }
 
 fn query(name: &str, kind: &str, description: &str) -> Value {

@@ -134,7 +134,7 @@ pub(super) fn respond(status: StatusCode, title: &str, deal: Option<&DealId>, bo
             body data-deal=[deal] {
                 header.top {
                     a.brand href="/" { "Tribunal" }
-                    nav { a href="/" { "Deals" } a href="/mediators" { "Mediators" } a href="/api/v1/openapi.json" { "API" } a href="/metrics" { "Metrics" } }
+                    nav { a href="/" { "Deals" } a href="/mediators" { "Mediators" } a href="/markets" { "Markets" } a href="/api/v1/openapi.json" { "API" } a href="/metrics" { "Metrics" } }
                 }
                 main { (body) }
                 footer { "Every line here is a signed event in an append-only log. Times are UTC." }

@@ -247,6 +247,8 @@ impl Book {
                 let case = self.cases.entry(case).or_default();
                 case.subject = subject;
                 case.asked = Some(block);
+                // Asked again, it is looked at again.
+                case.closed = None;
             }
             Entry::Judged { case, request, report } => {
                 let Some(case) = self.cases.get_mut(&case) else { return };
@@ -355,6 +357,10 @@ mod tests {
         let twice = [asked(case, 1), judged(case, "invalid"), judged(case, "valid"), answered(case, true, 2)];
         assert_eq!(stage(twice), Stage::Contrary);
         assert_eq!(stage([answered(case, true, 2), asked(case, 1)]), Stage::Answered);
+        let closed = Entry::Closed { case, how: "revoked".into(), block: block(2) };
+        assert_eq!(stage([asked(case, 1), closed.clone()]), Stage::Closed);
+        assert_eq!(stage([asked(case, 1), closed.clone(), asked(case, 3)]), Stage::Open);
+        assert_eq!(stage([asked(case, 1), closed, Entry::RolledBack { to: Some(block(1)) }]), Stage::Open);
     }
 
     #[test]
@@ -372,7 +378,8 @@ mod tests {
 
     #[test]
     fn long_evidence_is_not_kept() {
-        let report = serde_json::json!({ "digest": "x", "evidence": { "verifier": "v", "a": "b".repeat(EVIDENCE_BYTES_MAX) } });
+        let report =
+            serde_json::json!({ "digest": "x", "evidence": { "verifier": "v", "a": "b".repeat(EVIDENCE_BYTES_MAX) } });
         let kept = kept(report);
         assert_eq!(kept, serde_json::json!({ "digest": "x", "evidence": { "verifier": "v", "omitted": true } }));
     }

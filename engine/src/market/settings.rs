@@ -17,7 +17,10 @@ use tribunal_contracts::{
 use tribunal_events::{Address, Signer};
 use tribunal_verifiers::{ArtifactSource, Service};
 
-use super::{Market, Marketplace, Parts, alkahest::AlkahestMarket};
+use super::{
+    Market, Marketplace, Parts,
+    alkahest::{AlkahestMarket, Peers},
+};
 use crate::{
     config::Config,
     failure::Failure,
@@ -68,8 +71,10 @@ pub struct MarketConfig {
     pub arbiter: Option<Address>,
     /// Alkahest: EAS.
     pub eas: Option<Address>,
-    /// Alkahest: the arbiter's ABI, "v1" or "old".
+    /// Alkahest: the arbiter's ABI, "v1" or "old"; "panel" for a `TribunalArbiter`.
     pub generation: Generation,
+    /// Panel: engines of the other mediators, `http://host:port`, that are asked for their votes.
+    pub peers: Vec<String>,
     /// Alkahest: `AllArbiter`s and `AnyArbiter`s that a demand may sit in.
     pub composites: Vec<Address>,
     /// Alkahest: escrow contracts that are served; empty: all.
@@ -93,6 +98,7 @@ impl Default for MarketConfig {
             arbiter: None,
             eas: None,
             generation: Generation::default(),
+            peers: Vec::new(),
             composites: Vec::new(),
             escrows: Vec::new(),
         }
@@ -103,6 +109,7 @@ impl MarketConfig {
     fn marketplace(
         &self,
         name: &str,
+        chain_id: u64,
         account: Address,
         artifacts: &Arc<dyn ArtifactSource>,
     ) -> Result<Box<dyn Marketplace>, Failure> {
@@ -112,6 +119,7 @@ impl MarketConfig {
         match self.kind {
             MarketKind::Alkahest => {
                 let contract = Alkahest {
+                    chain_id,
                     arbiter: needed("arbiter", self.arbiter)?,
                     generation: self.generation,
                     eas: needed("eas", self.eas)?,
@@ -119,7 +127,9 @@ impl MarketConfig {
                     escrows: self.escrows.clone(),
                     oracle: account,
                 };
-                Ok(Box::new(AlkahestMarket::new(contract, Arc::clone(artifacts))))
+                let peers =
+                    Peers::new(&self.peers).map_err(|problem| Failure::config(format!("markets.{name}: {problem}")))?;
+                Ok(Box::new(AlkahestMarket::new(contract, Arc::clone(artifacts), peers)))
             }
         }
     }
@@ -144,7 +154,6 @@ impl MarketConfig {
         let Some(signer) = signer else {
             return Err(Failure::config(format!("{section} needs keystore, or signer_url and address")));
         };
-        let marketplace = self.marketplace(name, signer.address(), artifacts)?;
         let chain = |fault| Failure::chain(&fault);
         let endpoints = Endpoints::new(&self.rpc_urls, self.chain_id).map_err(chain)?;
         let settings = SenderSettings {
@@ -157,6 +166,7 @@ impl MarketConfig {
             .map_err(|error| Failure::unavailable(format!("{}: {error}", folder.display())))?;
         let account = Account::of(Arc::clone(&signer));
         let sender = Sender::connect(&endpoints, account, settings, Some(&transactions)).await.map_err(chain)?;
+        let marketplace = self.marketplace(name, sender.chain_id(), signer.address(), artifacts)?;
         tracing::info!(market = name, node = endpoints.describe(), account = %sender.account(), "judges for a marketplace");
         Market::open(Parts {
             name: name.to_owned(),
@@ -188,12 +198,14 @@ pub struct Markets {
 }
 
 impl Markets {
-    /// Connects to every market and begins to follow it.
+    /// Connects to every market and begins to follow it. `payer`: the account that sends the engine's own transactions, and
+    /// its chain.
     ///
     /// # Errors
     /// 78 for settings, 69 where a node or a journal is not there.
     pub async fn start(
         config: &Config,
+        payer: Option<(u64, Address)>,
         verifier: &Arc<Service>,
         artifacts: &Arc<dyn ArtifactSource>,
     ) -> Result<Self, Failure> {
@@ -206,23 +218,23 @@ impl Markets {
         for (name, market) in &config.markets {
             this.markets.push(Arc::new(market.open(name, &folder, verifier, artifacts, &workers).await?));
         }
-        this.check_accounts()?;
+        this.check_accounts(payer)?;
         for market in &this.markets {
             this.tasks.spawn(Arc::clone(market).run(this.cancel.clone()));
         }
         Ok(this)
     }
 
-    /// Two markets with one account on one chain would take each other's nonces.
-    fn check_accounts(&self) -> Result<(), Failure> {
-        let mut seen = BTreeMap::new();
+    /// Two senders with one account on one chain would take each other's nonces.
+    fn check_accounts(&self, payer: Option<(u64, Address)>) -> Result<(), Failure> {
+        let own = payer.map(|payer| (payer, "chain".to_owned()));
+        let mut seen: BTreeMap<_, _> = own.into_iter().collect();
         for market in &self.markets {
-            if let Some(other) = seen.insert(market.account(), market.name()) {
+            let section = format!("markets.{}", market.name());
+            if let Some(other) = seen.insert(market.account(), section.clone()) {
                 let (chain, account) = market.account();
-                return Err(Failure::config(format!(
-                    "markets.{other} and markets.{} use one account, {account:#x}, on chain {chain}: give each its own",
-                    market.name()
-                )));
+                let problem = format!("{other} and {section} use one account, {account:#x}, on chain {chain}");
+                return Err(Failure::config(format!("{problem}: give each its own")));
             }
         }
         Ok(())

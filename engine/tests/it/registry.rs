@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Output, Stdio},
     sync::{
         Arc,
@@ -18,7 +18,10 @@ use tribunal_engine::config;
 use tribunal_events::{Address, Domain, SignedVerdict, VerdictKind};
 use tribunal_fixtures::keys;
 
-use crate::remote_signer::{Conduct, Web3Signer};
+use crate::{
+    dev_chain::anvil,
+    remote_signer::{Conduct, Web3Signer},
+};
 
 const UNBOND_DELAY_S: u64 = 7 * 86_400;
 const DEPLOYER_KEY: [u8; 32] =
@@ -129,13 +132,6 @@ impl Drop for World {
 
 fn run(args: &[&str], folder: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tribunal")).args(args).current_dir(folder).stdin(Stdio::null()).output().unwrap()
-}
-
-fn anvil() -> PathBuf {
-    let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contracts/node_modules/@foundry-rs");
-    let packages = std::fs::read_dir(&modules).into_iter().flatten().flatten();
-    let found = packages.map(|entry| entry.path().join("bin/anvil")).find(|path| path.is_file());
-    found.expect("this test runs against anvil; install it with: make node")
 }
 
 fn text(address: Address) -> String {

@@ -41,18 +41,24 @@ pub fn seed(party: Party) -> [u8; 32] {
 impl<'a> Case<'a> {
     /// Accounts of scenario `number`; three of five mediators drawn, or one appointed.
     pub async fn funded(world: &'a World, number: u8, drawn: bool) -> Self {
+        let this = Self::of(world, number, drawn);
+        for party in [&this.client, &this.provider] {
+            world.fund(party.address(), FUNDS).await;
+        }
+        for mediator in &this.mediators {
+            world.bond(mediator.address(), BOND, this.operator.address()).await;
+        }
+        this
+    }
+
+    /// The same, not funded.
+    pub fn of(world: &'a World, number: u8, drawn: bool) -> Self {
         let (client, provider, operator) = (key("client", number), key("provider", number), key("operator", number));
         let mut mediators: Vec<_> =
             (0..if drawn { 5 } else { 1 }).map(|index| key(&format!("mediator {index}"), number)).collect();
         mediators.sort_by_key(SigningKey::address);
         let treasury = key("treasury", number).address();
         let terms = terms(world, number, &client, &provider, &operator, &mediators, treasury);
-        for party in [&client, &provider] {
-            world.fund(party.address(), FUNDS).await;
-        }
-        for mediator in &mediators {
-            world.bond(mediator.address(), BOND, operator.address()).await;
-        }
         Self { world, terms: Arc::new(terms), client, provider, operator, mediators, treasury }
     }
 

@@ -28,6 +28,8 @@ pub enum Trouble {
     Huge(usize),
     /// The node never sees it; the answer is this number.
     Number(u64),
+    /// The node never sees it; the answer is an empty list.
+    Nothing,
     /// The node never sees it; an error object that says that a search covers too many blocks.
     TooManyBlocks,
 }
@@ -130,6 +132,7 @@ fn pass(mut client: TcpStream, node: &str, troubles: &Planned, heard: &Mutex<Vec
         Some(Trouble::TooManyBlocks) => error(-32600, "eth_getLogs is limited to a 10 block range"),
         Some(Trouble::Garbage) => said("<html>Welcome!</html>"),
         Some(Trouble::Nonsense) => result(serde_json::json!({ "hello": "there" })),
+        Some(Trouble::Nothing) => result(serde_json::json!([])),
         Some(Trouble::Number(number)) => result(serde_json::json!(format!("{number:#x}"))),
         Some(Trouble::Stalled) => {
             // Until the other side has had enough.

@@ -476,16 +476,22 @@ async fn a_step_that_waits_to_be_mined_is_not_refused_for_good() {
     let before = node.get_transaction_count(shaky.account()).await.unwrap();
     let _: serde_json::Value = node.client().request("evm_setAutomine", (false,)).await.unwrap();
     proxy.fail("eth_sendRawTransaction", 1, Trouble::Unheard);
-    for _ in 0..2 {
-        // First nobody hears that the node took it, then it stands in the way of itself.
-        let fault = shaky.perform(&case.open()).await.expect_err("not mined");
+    // Nobody hears that the node took it, and it waits.
+    let step = case.open();
+    let performed = shaky.perform(&step);
+    let watching = async {
+        while node.get_transaction_count(shaky.account()).pending().await.unwrap() == before {
+            tokio::task::yield_now().await;
+        }
+        // To another process it stands in the way of itself.
+        let other = JsonRpcChain::connect(&anvil.url, &DEPLOYER_KEY, chain.addresses()).await.unwrap();
+        let fault = other.perform(&step).await.expect_err("not mined");
         assert!(matches!(fault, ChainFault::Unreachable { .. }) && fault.retry_helps(), "{fault:?}");
-    }
-    let fault = shaky.perform(&case.open()).await.expect_err("not mined");
-    assert!(fault.to_string().contains("an earlier transaction of this account is not mined yet"), "{fault:?}");
-    let _: serde_json::Value = node.client().request("evm_mine", ()).await.unwrap();
-    let opened = shaky.perform(&case.open()).await.unwrap();
-    assert_eq!(opened.block, node.get_block_number().await.unwrap());
+        assert!(fault.to_string().contains("an earlier transaction of this account is not mined yet"), "{fault:?}");
+        let _: serde_json::Value = node.client().request("evm_mine", ()).await.unwrap();
+    };
+    let (opened, ()) = futures::future::join(performed, watching).await;
+    assert_eq!(opened.unwrap().block, node.get_block_number().await.unwrap());
     assert_eq!(node.get_transaction_count(shaky.account()).await.unwrap(), before + 1);
 }
 

@@ -28,6 +28,13 @@ impl World {
         Self::InProcess(Arc::new(chain))
     }
 
+    /// The in-process chain of a file, as a process that starts finds it.
+    pub async fn persistent(path: &std::path::Path) -> Result<Self, ChainFault> {
+        let chain = InProcessChain::open(path)?;
+        chain.advance_time(START_S).await?;
+        Ok(Self::InProcess(Arc::new(chain)))
+    }
+
     pub async fn anvil() -> Self {
         let anvil = Anvil::start(START_S);
         let chain = JsonRpcChain::deploy(&anvil.url, &DEPLOYER_KEY, IN_PROCESS_TREASURY, IN_PROCESS_UNBOND_DELAY_S);
