@@ -352,14 +352,17 @@ async fn ask<C: SolCall>(node: &DynProvider, to: Address, asked: C) -> Result<C:
 }
 
 fn unlike(contract: Address, what: String) -> ChainFault {
-    ChainFault::Unexpected { what: "deal", problem: format!("{contract} is no contract of this marketplace: it {what}") }
+    ChainFault::Unexpected {
+        what: "deal",
+        problem: format!("{contract} is no contract of this marketplace: it {what}"),
+    }
 }
 
 /// Calls of the parties, for tests and tools.
 pub mod calls {
     pub use super::abi::{
-        DealMembers, DealPricing, DealTimeout, DealTimeouts, acceptResultCall, addResultCall, agreeCall, checkResultCall,
-        getAgreementCall, timeoutMediateResultCall,
+        DealMembers, DealPricing, DealTimeout, DealTimeouts, acceptResultCall, addResultCall, agreeCall,
+        checkResultCall, getAgreementCall, timeoutMediateResultCall,
     };
 }
 
@@ -471,12 +474,8 @@ mod tests {
         let agreed = abi::getAgreementCall::abi_decode_returns(&agreement.abi_encode()).unwrap();
         let deadlines = Deadlines::of(&agreed, &ours.timeouts);
         assert_eq!(deadlines, Deadlines { checked_s: 4_000, intended_s: 11_200, deployed_s: 4_600 });
-        let result = t::Result {
-            dealId: "Qm".into(),
-            resultsId: "r".into(),
-            dataId: "d".into(),
-            instructionCount: at(7),
-        };
+        let result =
+            t::Result { dealId: "Qm".into(), resultsId: "r".into(), dataId: "d".into(), instructionCount: at(7) };
         let read = abi::getResultCall::abi_decode_returns(&result.abi_encode()).unwrap();
         assert_eq!((&*read.dataId, &*read.resultsId, read.instructionCount), ("d", "r", at(7)));
     }

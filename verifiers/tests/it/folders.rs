@@ -214,7 +214,10 @@ fn the_folder_of_a_run_is_bacalhaus() {
     let verdict = right.run();
     assert_eq!((verdict.verdict.word(), &*verdict.reason.code), ("valid", "ok"), "{verdict:?}");
     let fields = &verdict.evidence.fields;
-    assert_eq!((&fields["own_folder"], &fields["claimed_folder"]), (&json!(known.to_string()), &json!(known.to_string())));
+    assert_eq!(
+        (&fields["own_folder"], &fields["claimed_folder"]),
+        (&json!(known.to_string()), &json!(known.to_string()))
+    );
     assert!(!fields.contains_key("own_folder_returned"), "it exited");
     let files = [
         ("stdout", "hello world\n"),
@@ -280,14 +283,21 @@ fn what_this_run_met_on_the_way_convicts_nobody() {
         (bench(&[HELLO, Do::Trap], other), "no-own-folder"),
         (bench(&[Do::Link("outputs/l"), Do::Exit(0)], other), "no-own-folder"),
         (bench(&[Do::Remove("outputs"), Do::Exit(0)], other), "no-own-folder"),
-        (Bench::wat("(module (memory 1))").set("/job/outputs", json!(["/outputs"])).set("/claim", claim(other)), "no-own-folder"),
+        (
+            Bench::wat("(module (memory 1))").set("/job/outputs", json!(["/outputs"])).set("/claim", claim(other)),
+            "no-own-folder",
+        ),
         (bench(&[HELLO], other).set("/job/runtime", json!("docker")), "unknown-runtime"),
-        (bench(&[HELLO], other).set("/job/module", json!(format!("blake3:{}", "0".repeat(64)))), "artifact-unavailable"),
+        (
+            bench(&[HELLO], other).set("/job/module", json!(format!("blake3:{}", "0".repeat(64)))),
+            "artifact-unavailable",
+        ),
     ] {
         assert_eq!(found(&meets), format!("inconclusive {code}"), "{}", meets.line());
     }
     // A module's own bound is the same everywhere.
-    let bounded = program(&[Do::Grow(9), HELLO, Do::Exit(0)]).replace("(export \"memory\") 1)", "(export \"memory\") 1 1)");
+    let bounded =
+        program(&[Do::Grow(9), HELLO, Do::Exit(0)]).replace("(export \"memory\") 1)", "(export \"memory\") 1 1)");
     let bounded = Bench::wat(&bounded).set("/job/outputs", json!(["/outputs"])).set("/claim", claim(other));
     assert_eq!(found(&bounded), "invalid folder-differs");
     // What comes out equal is right, whatever it met.
@@ -350,12 +360,17 @@ fn a_folder_is_claimed_alone_and_compared_exactly() {
     let it = bench(&[HELLO], cid);
     let bytes = json!({ "blake3": "11".repeat(32) });
     let vote = |claim: Value| json!({ "voter": format!("0x{}", "1".repeat(40)), "claim": claim });
-    let majority = |claim| json!({ "kind": "majority", "votes": [vote(claim)], "rule": { "kind": "quorum", "quorum": 1 } });
+    let majority =
+        |claim| json!({ "kind": "majority", "votes": [vote(claim)], "rule": { "kind": "quorum", "quorum": 1 } });
     for (pointer, value, problem) in [
         ("/claim/stdout", bytes.clone(), "claim.folder: stands in place of stdout and outputs"),
         ("/claim/outputs", json!([]), "claim.folder: stands in place of stdout and outputs"),
         ("/claim/termination", json!("trap"), "claim.folder: only a job that ends by itself"),
-        ("/claim/folder", json!("bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354"), "claim.folder: an IPFS CID of version 0"),
+        (
+            "/claim/folder",
+            json!("bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354"),
+            "claim.folder: an IPFS CID of version 0",
+        ),
         ("/claim/folder", json!(""), "claim.folder: an IPFS CID of version 0"),
         ("/claim/folder", json!(7), "claim.folder: a string is needed"),
         ("/comparator", json!({ "kind": "numeric" }), "comparator: must be exact"),
@@ -363,7 +378,11 @@ fn a_folder_is_claimed_alone_and_compared_exactly() {
         ("/job/outputs", json!(["/out.d"]), "job.outputs: /out.d: a result folder needs"),
         ("/job/outputs", json!(["/a/x", "/b/x"]), "job.outputs: /b/x: a result folder needs"),
         ("/job/outputs", json!(["/a", "/a/b"]), "job.outputs: /a/b lies inside /a"),
-        ("/job/inputs", json!([{ "path": "/outputs/in", "artifact": "job.wasm" }]), "job.inputs: /outputs/in lies inside"),
+        (
+            "/job/inputs",
+            json!([{ "path": "/outputs/in", "artifact": "job.wasm" }]),
+            "job.inputs: /outputs/in lies inside",
+        ),
     ] {
         let line = it.clone().set(pointer, value).line();
         assert!(line.starts_with(&format!("bad request: {problem}")), "{pointer}: {line}");
@@ -377,7 +396,11 @@ fn a_folder_is_claimed_alone_and_compared_exactly() {
         assert_eq!(found(&it), expected);
         assert_eq!(it.run().evidence.fields["votes"][0]["folder"], cid.to_string());
     }
-    assert_eq!(found(&it.clone().set("/method", majority(json!({})))), "invalid outvoted", "nothing claimed is no folder");
+    assert_eq!(
+        found(&it.clone().set("/method", majority(json!({})))),
+        "invalid outvoted",
+        "nothing claimed is no folder"
+    );
     // It reads back from its canonical form, and is part of the digest.
     let request = Request::parse(&it.request.to_string()).unwrap();
     assert!(request.canonical_json().contains(&format!("\"claim\":{{\"folder\":\"{cid}\"")));
