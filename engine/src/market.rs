@@ -9,7 +9,7 @@
 //! **Invariant:** an answer that stands on the chain is never overwritten, whatever is found later.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -35,6 +35,7 @@ use crate::report;
 pub mod alkahest;
 pub mod book;
 pub mod check;
+pub mod lilypad;
 pub mod settings;
 
 use book::{Book, Case, Entry, Identity, Stage};
@@ -44,9 +45,23 @@ const AT_WORK_MAX: usize = 32;
 /// First wait before a held case is looked at again; doubles up to [`RETRY_MAX`].
 const RETRY_FIRST: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(600);
-/// Reasons that pass by themselves, and how long a case that is held for another one waits at most.
-const TRANSIENT: [&str; 7] =
-    ["chain", "signer", "journal", "ended", "unavailable", "artifact-unavailable", "verifier-unavailable"];
+/// Reasons that pass by themselves or cost little to look at again, and how long a case that is held for another one waits at
+/// most.
+const TRANSIENT: [&str; 13] = [
+    "chain",
+    "signer",
+    "journal",
+    "ended",
+    "changed",
+    "unavailable",
+    "artifact-unavailable",
+    "verifier-unavailable",
+    "not-asked",
+    "document-missing",
+    "document-differs",
+    "module-unknown",
+    "module-unusable",
+];
 const WORK_EVERY: Duration = Duration::from_secs(86_400);
 /// Held for this reason a case is looked at again at least this often: others judge while it waits.
 const FEW_WORDS: &str = "few-votes";
@@ -146,7 +161,7 @@ pub trait Marketplace: Send + Sync {
     /// The transaction that says so.
     fn answer(&self, subject: &Value, valid: bool) -> Answer;
 
-    /// Whether answers are told that are not the own account's alone.
+    /// Whether answers and ends are told that are not the own account's alone; those count where it was asked.
     fn tells_of_others(&self) -> bool {
         false
     }
@@ -347,7 +362,7 @@ impl Market {
             Observer::new(self.sender.provider().clone(), self.watched.clone(), self.kept().book.cursor().clone());
         let mut tasks = JoinSet::<(B256, Outcome)>::new();
         let mut pauses = BTreeMap::<B256, Pause>::new();
-        let mut at_work = std::collections::BTreeSet::new();
+        let mut at_work = BTreeSet::new();
         let mut kept = (observer.cursor().last().map_or(0, |last| last.number), Instant::now());
         let mut fault_pause = self.poll;
         loop {
@@ -408,7 +423,7 @@ impl Market {
     fn done(
         &self,
         done: Result<(B256, Outcome), tokio::task::JoinError>,
-        at_work: &mut std::collections::BTreeSet<B256>,
+        at_work: &mut BTreeSet<B256>,
         pauses: &mut BTreeMap<B256, Pause>,
     ) {
         let (id, outcome) = match done {
@@ -452,7 +467,7 @@ impl Market {
     }
 
     /// Cases to be looked at now.
-    fn due(&self, at_work: &std::collections::BTreeSet<B256>, pauses: &BTreeMap<B256, Pause>) -> Vec<B256> {
+    fn due(&self, at_work: &BTreeSet<B256>, pauses: &BTreeMap<B256, Pause>) -> Vec<B256> {
         let now = Instant::now();
         let room = AT_WORK_MAX.saturating_sub(at_work.len());
         let kept = self.kept();
@@ -473,7 +488,8 @@ impl Market {
                 Ok(None)
             }
             Observed::Logs { through, logs } => {
-                let mut entries: Vec<_> = logs.iter().filter_map(|log| self.entry(log)).collect();
+                let mut asked = BTreeSet::new();
+                let mut entries: Vec<_> = logs.iter().filter_map(|log| self.entry(log, &mut asked)).collect();
                 entries.retain(|entry| self.kept().book.is_news(entry));
                 self.counts.block.store(through.number, Ordering::Relaxed);
                 let due = through.number >= kept.0 + KEPT_BLOCKS || kept.1.elapsed() >= KEPT_EVERY;
@@ -489,19 +505,27 @@ impl Market {
         }
     }
 
-    fn entry(&self, log: &ObservedLog) -> Option<Entry> {
+    /// What a log means; `asked` are the cases that were asked in logs before it that are not kept yet.
+    fn entry(&self, log: &ObservedLog, asked: &mut BTreeSet<B256>) -> Option<Entry> {
         let (block, transaction) = (log.block, log.transaction);
         Some(match self.marketplace.said(log)? {
-            Said::Asked { case, subject } => Entry::Asked { case, subject, block, transaction },
-            // What a panel decides is told of everybody's cases.
-            Said::Answered { case, .. } if self.marketplace.tells_of_others() && !self.is_known(&case) => return None,
+            Said::Asked { case, subject } => {
+                asked.insert(case);
+                Entry::Asked { case, subject, block, transaction }
+            }
+            // What a panel decides, or where no mediator is named, is told of everybody's cases.
+            Said::Answered { case, .. } | Said::Closed { case, .. }
+                if self.marketplace.tells_of_others() && !asked.contains(&case) && !self.is_asked(&case) =>
+            {
+                return None;
+            }
             Said::Answered { case, valid } => Entry::Answered { case, valid, block, transaction },
             Said::Closed { case, how } => Entry::Closed { case, how, block },
         })
     }
 
-    fn is_known(&self, case: &B256) -> bool {
-        self.kept().book.cases().contains_key(case)
+    fn is_asked(&self, case: &B256) -> bool {
+        self.kept().book.cases().get(case).is_some_and(|case| case.asked.is_some())
     }
 
     /// Makes entries durable, then true.
@@ -568,12 +592,21 @@ impl Market {
             let why = format!("an answer counted until {} and it is {now_s}", until_s.unwrap_or_default());
             return Ok(Outcome::Over { why });
         }
-        let valid = match case.verdict {
+        // A verdict is about what was judged: after a reorganisation the same subject may be about something else.
+        let valid = match case.verdict.filter(|_| case.request.as_ref() == Some(&request)) {
             Some(valid) => valid,
-            None => match self.judge(id, &case.subject, request, left_s).await? {
-                Ok(valid) => valid,
-                Err((code, why)) => return Ok(Outcome::Held { code, why }),
-            },
+            None => {
+                let valid = match self.judge(id, &case.subject, request.clone(), left_s).await? {
+                    Ok(valid) => valid,
+                    Err((code, why)) => return Ok(Outcome::Held { code, why }),
+                };
+                // It may have taken long: only what is still asked is answered.
+                let node = self.sender.provider();
+                match self.marketplace.question(node, &case.subject, now_s).await.map_err(chain)? {
+                    Question::Verify { request: now, .. } if now == request => valid,
+                    _ => return Err(("changed", "what is asked changed while it was verified".into())),
+                }
+            }
         };
         let report = self.kept().book.cases().get(&id).and_then(|case| case.report.clone()).unwrap_or_default();
         let Answer { to, data } = match self.marketplace.gather(self.sender.provider(), &case.subject, &report) {

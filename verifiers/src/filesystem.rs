@@ -62,6 +62,8 @@ pub(crate) struct FileSystem {
     bytes_max: u64,
     /// A write was refused.
     pub(crate) full: bool,
+    /// A file, folder or link was refused.
+    pub(crate) crowded: bool,
 }
 
 impl FileSystem {
@@ -76,6 +78,7 @@ impl FileSystem {
             bytes: 0,
             bytes_max,
             full: false,
+            crowded: false,
         };
         for (input, bytes) in job.inputs.iter().zip(inputs) {
             let (folders, name) = input.path.rsplit_once('/').unwrap_or(("", &input.path));
@@ -164,6 +167,7 @@ impl FileSystem {
     pub(crate) fn add(&mut self, folder: NodeId, name: &str, node: Node) -> Result<NodeId, Errno> {
         self.entries(folder)?;
         if self.slots.len() - self.free.len() >= NODES_MAX {
+            self.crowded = true;
             return Err(Errno::NOSPC);
         }
         let slot = Slot { node, names: 1, open: 0 };
@@ -407,7 +411,7 @@ impl FileSystem {
     }
 
     /// The node at an absolute path, without following links.
-    fn find(&self, path: &str) -> Option<NodeId> {
+    pub(crate) fn find(&self, path: &str) -> Option<NodeId> {
         path.split('/').filter(|name| !name.is_empty()).try_fold(ROOT, |at, name| self.child(at, name))
     }
 

@@ -31,11 +31,24 @@
 //! |---|---|
 //! | valid | `ok` |
 //! | invalid, re-execution | `exit-code-differs`, `termination-differs`, `trap`, `out-of-fuel`, `stdout-differs`, `output-differs`, `instruction-count`, `module-invalid` |
+//! | invalid, re-execution of a claimed folder | `folder-differs`, `exit-code-differs`, `instruction-count` |
 //! | invalid, proof | `proof-malformed`, `proof-invalid`, `proof-binding` |
 //! | invalid, majority | `outvoted` |
-//! | inconclusive | `artifact-unavailable`, `unknown-runtime`, `wall-time`, `stack-exhausted`, `operator-limit`, `executor-fault`, `job-malformed`, `comparator-invalid`, `key-malformed`, `unsupported-proof-system`, `no-quorum`, `tie`, `verifier-unavailable` |
+//! | inconclusive | `artifact-unavailable`, `unknown-runtime`, `wall-time`, `stack-exhausted`, `operator-limit`, `executor-fault`, `job-malformed`, `comparator-invalid`, `key-malformed`, `unsupported-proof-system`, `no-quorum`, `tie`, `verifier-unavailable`; a claimed folder: `no-own-folder`, `job-limit`, `host-dependent` |
 //!
 //! An out-of-process verifier has its own codes.
+//!
+//! # Result folders
+//!
+//! `claim.folder` is the CID (version 0) of a folder of results, as marketplaces that run jobs in Bacalhau publish it; it
+//! stands in place of `stdout` and `outputs`, and the comparator must be exact. Re-execution builds the same folder of its own
+//! run: files `stdout`, `stderr` and `exitCode`, and for every output a folder named by its last segment (`result_folder`),
+//! and compares. Evidence has `claimed_folder`, `own_folder` and, where the module returned without an exit code,
+//! `own_folder_returned` with the -1 that Bacalhau's WASM executor writes then; either is a match.
+//!
+//! Who claims a folder ran the job elsewhere, under limits that are not the request's. So a run that was refused memory, bytes,
+//! files or fuel, that traps, leaves links or does not fit this runtime convicts nobody, nor does one that asked for the time
+//! or for random bytes, which are others there. A folder that is equal is valid whatever happened on the way.
 //!
 //! # Choices where the protocol is silent
 //!
@@ -51,6 +64,7 @@
 //! - A combined method asks all its parts; its code is that of the first part with the deciding verdict.
 
 mod artifacts;
+mod cid;
 mod comparator;
 mod filesystem;
 mod image;
@@ -60,6 +74,7 @@ mod numeric;
 mod proof;
 mod reexecution;
 mod request;
+mod result_folder;
 mod service;
 mod verdict;
 mod wasi;
@@ -68,6 +83,7 @@ mod wasm;
 pub use artifacts::{
     ARTIFACT_BYTES_MAX, ArtifactFault, ArtifactSource, Chain, FolderSource, MemorySource, address_like,
 };
+pub use cid::{Cid, CidError, Folder, FolderProblem};
 pub use comparator::{Comparison, compare};
 pub use proof::{Curve, ProofProblem, verify_batch};
 pub use reexecution::RUNTIMES;

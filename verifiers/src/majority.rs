@@ -88,7 +88,7 @@ fn address(vote: &Vote) -> String {
 fn ballot(vote: &Vote) -> Value {
     let mut claimed = Evidence::default();
     claimed_evidence(&vote.claim, &mut claimed);
-    json!({
+    let mut ballot = json!({
         "voter": address(vote),
         "termination": vote.claim.termination.word(),
         "exit_code": vote.claim.exit_code,
@@ -96,7 +96,11 @@ fn ballot(vote: &Vote) -> Value {
         "outputs": claimed.fields.get("claimed_outputs"),
         "weight": write::integer(vote.weight),
         "score": write::integer(vote.score),
-    })
+    });
+    if let Some(folder) = claimed.fields.get("claimed_folder") {
+        ballot["folder"] = folder.clone();
+    }
+    ballot
 }
 
 /// For every vote, whom it agrees with, without itself.
@@ -131,6 +135,10 @@ fn differ(
             word(expected.exit_code),
             word(claimed.exit_code)
         )));
+    }
+    if expected.folder != claimed.folder {
+        let word = |folder: Option<crate::Cid>| folder.map_or("none".to_owned(), |folder| folder.to_string());
+        return Ok(Some(format!("folder: expected {}, claimed {}", word(expected.folder), word(claimed.folder))));
     }
     let mut pairs = Vec::new();
     match (&expected.stdout, &claimed.stdout) {

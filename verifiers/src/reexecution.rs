@@ -6,7 +6,7 @@ use serde_json::Value;
 use tribunal_events::{Comparator, ContentAddress, Termination, VerdictKind};
 
 use crate::{
-    BadRequest, Claim, Claimed, Job, Verdict,
+    BadRequest, Cid, Claim, Claimed, Job, Verdict,
     comparator::{self, Comparison},
     request::write,
     service::{Check, Fetched},
@@ -54,8 +54,11 @@ pub(crate) fn verify(check: &Check<'_>) -> Result<Verdict, BadRequest> {
         Ok(inputs) => inputs,
         Err(missing) => return Ok(Verdict::inconclusive("artifact-unavailable", missing, evidence)),
     };
-    let run = match check.service.wasm.run(job, &inputs, &check.limits) {
+    let run = match check.service.wasm.run(job, &inputs, &check.limits, claim.folder.is_some()) {
         Ok(run) => run,
+        Err(NoRun::ModuleInvalid(problem)) if claim.folder.is_some() => {
+            return Ok(Verdict::inconclusive("no-own-folder", problem, evidence));
+        }
         Err(NoRun::ModuleInvalid(problem)) => {
             return Ok(Verdict::new(VerdictKind::Invalid, "module-invalid", problem, evidence));
         }
@@ -67,6 +70,12 @@ pub(crate) fn verify(check: &Check<'_>) -> Result<Verdict, BadRequest> {
     evidence.set("own_termination", run.termination.word());
     evidence.set("own_exit_code", run.exit_code);
     evidence.set("fuel_used", write::integer(run.fuel_used));
+    if let Some(Ok(folder)) = &run.folder {
+        evidence.set("own_folder", folder.cid.to_string());
+        if let Some(returned) = folder.returned {
+            evidence.set("own_folder_returned", returned.to_string());
+        }
+    }
     let finding = judge(check, &run, claim, comparator)?;
     if let Some(grade) = graded(check, &run, claim).filter(|_| finding.verdict == VerdictKind::Valid) {
         evidence.set("grade", grade);
@@ -86,6 +95,9 @@ pub(crate) fn claimed_evidence(claim: &Claim, evidence: &mut Evidence) {
     }
     if let Some(stdout) = &claim.stdout {
         evidence.set("claimed_stdout", stdout.reference().to_string());
+    }
+    if let Some(folder) = &claim.folder {
+        evidence.set("claimed_folder", folder.to_string());
     }
 }
 
@@ -127,6 +139,11 @@ pub(crate) fn inputs(
 }
 
 fn judge(check: &Check<'_>, run: &Run, claim: &Claim, comparator: &Comparator) -> Result<Finding, BadRequest> {
+    if let Some(claimed) = claim.folder
+        && let Some(finding) = compare_folders(run, claimed)
+    {
+        return Ok(finding);
+    }
     if let Some(finding) = compare_endings(run, claim) {
         return Ok(finding);
     }
@@ -160,6 +177,37 @@ fn judge(check: &Check<'_>, run: &Run, claim: &Claim, comparator: &Comparator) -
     }
     let ok = || Finding { verdict: VerdictKind::Valid, code: "ok", detail: "the claim is what the job gives".into() };
     Ok(doubt.unwrap_or_else(ok))
+}
+
+/// Whoever claims a folder ran the job elsewhere, in another runtime and under limits of their own: only a run that nothing
+/// here cut short or coloured says that they are wrong. Nothing: the folder is what the job gives.
+fn compare_folders(run: &Run, claimed: Cid) -> Option<Finding> {
+    let open = |code, detail: String| Some(Finding::inconclusive(code, detail));
+    let own = match &run.folder {
+        None if run.termination == Termination::OutOfFuel => {
+            return open("job-limit", "the job runs out of the fuel that the request gives it".into());
+        }
+        None => {
+            let trap = run.trap.as_deref().unwrap_or("trap");
+            return open("no-own-folder", format!("the job traps ({trap}), so it gives no folder here"));
+        }
+        Some(Err(problem)) => return open("no-own-folder", problem.clone()),
+        Some(Ok(own)) => own,
+    };
+    if own.cid == claimed || own.returned == Some(claimed) {
+        return None;
+    }
+    let differ = match own.returned {
+        None => format!("folder: expected {}, claimed {claimed}", own.cid),
+        Some(returned) => format!("folder: expected {} or {returned}, claimed {claimed}", own.cid),
+    };
+    if let Some(what) = run.refused {
+        return open("job-limit", format!("{differ}; a limit refused the job {what} on the way"));
+    }
+    if run.asked_the_host {
+        return open("host-dependent", format!("{differ}; the job asks for the time or for random bytes"));
+    }
+    Some(Finding::invalid("folder-differs", differ))
 }
 
 /// The worst grade of all that is claimed, where the comparator gives grades; what is equal byte for byte has none to give.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
+use crate::Cid;
 use tribunal_events::{Address, Comparator, ContentAddress, DealId, Digest, Limits, ProofBinding, Rule, Termination};
 
 mod read;
@@ -197,6 +198,8 @@ pub struct Claim {
     pub stdout: Option<Claimed>,
     /// Every file under the job's outputs, ascending by path.
     pub outputs: Option<Vec<ClaimedOutput>>,
+    /// In place of `stdout` and `outputs`: the CID of the result folder (see the crate's documentation).
+    pub folder: Option<Cid>,
 }
 
 /// One claimed file.
@@ -461,6 +464,7 @@ impl From<&tribunal_events::Claim> for Claim {
             instruction_count: Some(claim.instruction_count),
             stdout: Some(artifact(claim.stdout)),
             outputs: Some(claim.outputs.iter().map(output).collect()),
+            folder: None,
         }
     }
 }

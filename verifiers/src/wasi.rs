@@ -93,6 +93,10 @@ pub(crate) struct Host {
     random: ChaCha20Rng,
     cost: u64,
     memory: Option<Memory>,
+    /// The job asked for the time or for random bytes: elsewhere it got others.
+    pub(crate) asked_the_host: bool,
+    /// A descriptor was refused.
+    pub(crate) out_of_descriptors: bool,
     /// Set where the operator allows fewer output bytes than the deal.
     pub(crate) output_stop: Option<u64>,
     pub(crate) limiter: crate::wasm::Limiter,
@@ -119,6 +123,8 @@ impl Host {
             random: ChaCha20Rng::from_seed(seed),
             cost: 0,
             memory: None,
+            asked_the_host: false,
+            out_of_descriptors: false,
             output_stop: None,
             limiter,
         }
@@ -357,6 +363,7 @@ impl Host {
             1..=3 => 0,
             _ => return Err(Errno::INVAL),
         };
+        self.asked_the_host = true;
         put_u64(memory, out, now)
     }
 
@@ -626,6 +633,7 @@ impl Host {
                 _ => 0,
             };
             if self.descriptors.values().map(listed).sum::<usize>() + fresh.len() > LISTED_MAX {
+                self.out_of_descriptors = true;
                 return Err(Errno::MFILE);
             }
             if let Some(Descriptor::Node { listing, .. }) = self.descriptors.get_mut(&fd) {
@@ -755,6 +763,7 @@ impl Host {
         slice(memory, out, 4)?;
         let place = self.place(memory, fd, path, length, look & 1 != 0 && !(create && exclusive))?;
         if self.descriptors.len() >= DESCRIPTORS_MAX {
+            self.out_of_descriptors = true;
             return Err(Errno::MFILE);
         }
         let node = match place.node {
@@ -900,6 +909,7 @@ impl Host {
     }
 
     fn random_get(&mut self, memory: &mut [u8], out: u32, length: u32) -> Done {
+        self.asked_the_host = true;
         self.random.fill_bytes(slice_mut(memory, out, length)?);
         self.cost += u64::from(length);
         Ok(())

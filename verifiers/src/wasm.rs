@@ -21,6 +21,7 @@ use crate::{
     Job, OperatorLimits,
     filesystem::FileSystem,
     request::write::canonical_text,
+    result_folder::{self, OwnFolder},
     wasi::{self, Exit, Host, NoMemory, OperatorStop},
 };
 
@@ -50,6 +51,12 @@ pub(crate) struct Run {
     pub(crate) fuel_used: u64,
     pub(crate) stdout: Vec<u8>,
     pub(crate) outputs: BTreeMap<String, Vec<u8>>,
+    /// The job asked for the time or for random bytes.
+    pub(crate) asked_the_host: bool,
+    /// A limit of the job or of this verifier refused it something, and it went on.
+    pub(crate) refused: Option<&'static str>,
+    /// Where it was asked for and the job ended by itself: its result folder, or why it has none.
+    pub(crate) folder: Option<Result<OwnFolder, String>>,
 }
 
 /// Why there is no result.
@@ -83,6 +90,8 @@ pub(crate) struct Limiter {
     table_elements: usize,
     /// What the module needs at once is beyond the limits.
     refused_at_start: bool,
+    /// A limit that is not the module's own refused it something.
+    refused: bool,
     started: bool,
 }
 
@@ -99,6 +108,7 @@ impl ResourceLimiter for Limiter {
             return Ok(self.refuse());
         }
         if desired as u64 > self.memory_bytes_max {
+            self.refused = true;
             return Ok(self.refuse());
         }
         match self.operator_bytes_max {
@@ -113,7 +123,11 @@ impl ResourceLimiter for Limiter {
 
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         let all = self.table_elements - current.min(self.table_elements) + desired;
-        if maximum.is_some_and(|maximum| desired > maximum) || all > TABLE_ELEMENTS_MAX {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(self.refuse());
+        }
+        if all > TABLE_ELEMENTS_MAX {
+            self.refused = true;
             return Ok(self.refuse());
         }
         self.table_elements = all;
@@ -190,13 +204,19 @@ impl Wasm {
         Self { engine, linker, metered, compiled: Mutex::default() }
     }
 
-    /// Runs a job within the smaller of the deal's and the operator's limits.
-    pub(crate) fn run(&self, job: &Job, inputs: &Inputs, operator: &OperatorLimits) -> Result<Run, NoRun> {
+    /// Runs a job within the smaller of the deal's and the operator's limits. `folder`: its result folder is wanted, too.
+    pub(crate) fn run(
+        &self,
+        job: &Job,
+        inputs: &Inputs,
+        operator: &OperatorLimits,
+        folder: bool,
+    ) -> Result<Run, NoRun> {
         let (done, ended) = mpsc::channel();
         std::thread::scope(|scope| {
             let work = move || {
                 // A bug of the compiler must not end the service; it says nothing about the job.
-                let result = catch_unwind(AssertUnwindSafe(|| self.compile_and_run(job, inputs, operator)));
+                let result = catch_unwind(AssertUnwindSafe(|| self.compile_and_run(job, inputs, operator, folder)));
                 let _ = done.send(result.unwrap_or_else(|_| Err(NoRun::fault("the executor panicked"))));
             };
             let thread = std::thread::Builder::new().name("job".into()).stack_size(THREAD_STACK_BYTES);
@@ -251,7 +271,13 @@ impl Wasm {
         Ok(ready)
     }
 
-    fn compile_and_run(&self, job: &Job, inputs: &Inputs, operator: &OperatorLimits) -> Result<Run, NoRun> {
+    fn compile_and_run(
+        &self,
+        job: &Job,
+        inputs: &Inputs,
+        operator: &OperatorLimits,
+        folder: bool,
+    ) -> Result<Run, NoRun> {
         let ready = self.compile(&inputs.module)?;
         let limits = &job.limits;
         let output_bytes_max = limits.output_bytes.min(operator.output_bytes_max);
@@ -264,6 +290,7 @@ impl Wasm {
             operator_bytes_max: Some(operator.memory_bytes_max).filter(|most| *most < limits.memory_bytes),
             table_elements: 0,
             refused_at_start: false,
+            refused: false,
             started: false,
         };
         let mut host = Host::new(fs, job.args.clone(), env, stdin, seed(job, inputs), limiter);
@@ -288,16 +315,28 @@ impl Wasm {
             start.call(&mut store, ())
         });
         let fuel_used = if self.metered { fuel - store.get_fuel().map_err(fault)? } else { 0 };
+        let returned = ended.is_ok();
         let (termination, exit_code, trap) = match ended {
             Ok(()) => (Termination::Exit, 0, None),
             Err(error) => self.ending(&error, job, operator, store.data())?,
         };
         let host = store.into_data();
+        let refused = match () {
+            () if host.limiter.refused => Some("memory"),
+            () if host.fs.full => Some("output bytes"),
+            () if host.fs.crowded || host.out_of_descriptors => Some("files"),
+            () => None,
+        };
+        let folder = (folder && termination == Termination::Exit)
+            .then(|| result_folder::own(&host.fs, &job.outputs, exit_code, returned));
         Ok(Run {
             termination,
             exit_code,
             trap,
             fuel_used,
+            asked_the_host: host.asked_the_host,
+            refused,
+            folder,
             outputs: host.fs.collect(&job.outputs),
             stdout: host.fs.stdout,
         })

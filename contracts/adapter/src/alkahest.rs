@@ -503,7 +503,7 @@ async fn condition(node: &DynProvider, escrow: &abi::Attestation) -> Result<Opti
 }
 
 /// Asks a contract; `None` where it reverts.
-async fn call(node: &DynProvider, to: Address, data: Vec<u8>) -> Result<Option<Bytes>, ChainFault> {
+pub(crate) async fn call(node: &DynProvider, to: Address, data: Vec<u8>) -> Result<Option<Bytes>, ChainFault> {
     let request = TransactionRequest::default().with_to(to).with_input(data);
     match node.call(request).await.map_err(|error| fault("call", error)) {
         Ok(answer) => Ok(Some(answer)),

@@ -18,6 +18,7 @@ mod endpoints;
 mod fault;
 mod in_process;
 mod json_rpc;
+pub mod lilypad;
 mod line_file;
 mod logs;
 mod observer;

@@ -1,6 +1,6 @@
 //! What is known of a marketplace's cases: a journal of what was seen, judged and answered, and its fold.
 //!
-//! **Invariant:** a case gets one verdict for ever, and it is in the journal before it is answered.
+//! **Invariant:** what is asked gets one verdict for ever, and it is in the journal before it is answered.
 //! **Invariant:** the fold of the journal is the state; nothing else is kept.
 
 use std::{collections::BTreeMap, path::Path};
@@ -271,8 +271,9 @@ impl Book {
                     Some(VerdictKind::Invalid) => Some(false),
                     _ => None,
                 };
-                // The first definite verdict is the one.
-                if case.verdict.is_none() {
+                // The first definite verdict on a request is the one. Another request under the same name is another
+                // question: a reorganisation may bring one.
+                if case.verdict.is_none() || case.request.as_ref() != Some(&request) {
                     case.verdict = found;
                     case.request = Some(request);
                     case.report = Some(report);
@@ -371,6 +372,9 @@ mod tests {
         let twice = [asked(case, 1), judged(case, "invalid"), judged(case, "valid"), answered(case, true, 2)];
         assert_eq!(stage(twice), Stage::Contrary);
         assert_eq!(stage([answered(case, true, 2), asked(case, 1)]), Stage::Answered);
+        let again = Entry::Judged { case, request: 1.into(), report: serde_json::json!({ "verdict": "valid" }) };
+        let other = [asked(case, 1), judged(case, "invalid"), again, answered(case, true, 2)];
+        assert_eq!(stage(other), Stage::Answered, "another question, another verdict");
         let closed = Entry::Closed { case, how: "revoked".into(), block: block(2) };
         assert_eq!(stage([asked(case, 1), closed.clone()]), Stage::Closed);
         assert_eq!(stage([asked(case, 1), closed.clone(), asked(case, 3)]), Stage::Open);

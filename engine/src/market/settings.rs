@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tribunal_contracts::{
     Account, Endpoints, Sender, SenderSettings,
     alkahest::{Alkahest, Generation},
+    lilypad::Lilypad,
 };
 use tribunal_events::{Address, Signer};
 use tribunal_verifiers::{ArtifactSource, Service};
@@ -20,6 +21,7 @@ use tribunal_verifiers::{ArtifactSource, Service};
 use super::{
     Market, Marketplace, Parts,
     alkahest::{AlkahestMarket, Peers},
+    lilypad::{LilypadMarket, deals::Deals, modules::Modules},
 };
 use crate::{
     config::Config,
@@ -39,6 +41,10 @@ pub enum MarketKind {
     /// Alkahest's `TrustedOracleArbiter`: this account is the oracle.
     #[default]
     Alkahest,
+    /// Lilypad v2: this account is a mediator that deals name.
+    Lilypad,
+    /// CoopHive v1: likewise, in the same words.
+    Coophive,
 }
 
 /// One marketplace's contract on one chain, and the account that judges for it.
@@ -79,6 +85,14 @@ pub struct MarketConfig {
     pub composites: Vec<Address>,
     /// Alkahest: escrow contracts that are served; empty: all.
     pub escrows: Vec<Address>,
+    /// Lilypad, CoopHive: the contract that holds deals and results.
+    pub storage: Option<Address>,
+    /// Lilypad, CoopHive: the contract that draws mediators.
+    pub mediation: Option<Address>,
+    /// Lilypad, CoopHive: a folder with `<dealId>.json`, or a solver, `https://host/api/v1`, that has `/deals/<dealId>`.
+    pub deals: Option<String>,
+    /// Lilypad, CoopHive: a folder of files that say what job a module is.
+    pub modules: Option<PathBuf>,
 }
 
 impl Default for MarketConfig {
@@ -101,6 +115,10 @@ impl Default for MarketConfig {
             peers: Vec::new(),
             composites: Vec::new(),
             escrows: Vec::new(),
+            storage: None,
+            mediation: None,
+            deals: None,
+            modules: None,
         }
     }
 }
@@ -130,6 +148,21 @@ impl MarketConfig {
                 let peers =
                     Peers::new(&self.peers).map_err(|problem| Failure::config(format!("markets.{name}: {problem}")))?;
                 Ok(Box::new(AlkahestMarket::new(contract, Arc::clone(artifacts), peers)))
+            }
+            MarketKind::Lilypad | MarketKind::Coophive => {
+                let contract = Lilypad {
+                    storage: needed("storage", self.storage)?,
+                    mediation: needed("mediation", self.mediation)?,
+                    mediator: account,
+                };
+                let missing = |key: &str| Failure::config(format!("markets.{name}.{key} is missing"));
+                let wrong = |key: &str, problem: String| Failure::config(format!("markets.{name}.{key}: {problem}"));
+                let deals = self.deals.as_deref().ok_or_else(|| missing("deals"))?;
+                let deals = Deals::new(deals).map_err(|problem| wrong("deals", problem))?;
+                let modules = self.modules.clone().ok_or_else(|| missing("modules"))?;
+                let modules = Modules::open(modules).map_err(|problem| wrong("modules", problem))?;
+                let kind = if self.kind == MarketKind::Lilypad { "lilypad" } else { "coophive" };
+                Ok(Box::new(LilypadMarket::new(kind, contract, deals, modules)))
             }
         }
     }

@@ -199,8 +199,27 @@ pub(super) fn request(text: &str) -> Read<Request> {
     };
     fields.finish()?;
     let request = Request { request_id, deal_id, method, job, claim, comparator };
+    check_folders(&request)?;
     check_method(&request, &request.method, "method")?;
     Ok(request)
+}
+
+/// What the CID of a result folder needs from the rest of the request.
+fn check_folders(request: &Request) -> Read<()> {
+    fn votes(method: &Method) -> bool {
+        let voted = |votes: &[Vote]| votes.iter().any(|vote| vote.claim.folder.is_some());
+        matches!(method, Method::Majority { votes, .. } if voted(votes)) || method.parts().iter().any(votes)
+    }
+    let claimed = request.claim.as_ref().is_some_and(|claim| claim.folder.is_some());
+    if (claimed || votes(&request.method)) && request.comparator != Comparator::Exact {
+        return wrong("comparator", "must be exact where a result folder is claimed: a CID is near no other");
+    }
+    match &request.job {
+        Some(job) if claimed => {
+            crate::result_folder::check(job).or_else(|(field, problem)| wrong(field, problem))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What a method needs from the rest of the request.
@@ -509,8 +528,21 @@ fn claim(at: &At<'_>) -> Read<Claim> {
             Some(outputs)
         }
     };
+    let folder = match fields.optional("folder") {
+        None => None,
+        Some(at) if stdout.is_some() || outputs.is_some() => {
+            return wrong(&at.path, "stands in place of stdout and outputs, not beside them");
+        }
+        Some(at) if termination != Termination::Exit => {
+            return wrong(&at.path, "only a job that ends by itself has a result folder");
+        }
+        Some(at) => {
+            let cid = at.text()?.parse();
+            Some(cid.map_err(|error: crate::CidError| BadRequest::new(&at.path, error.to_string()))?)
+        }
+    };
     fields.finish()?;
-    Ok(Claim { termination, exit_code, instruction_count, stdout, outputs })
+    Ok(Claim { termination, exit_code, instruction_count, stdout, outputs, folder })
 }
 
 fn comparator(at: &At<'_>) -> Read<Comparator> {

@@ -127,6 +127,9 @@ fn claim(claim: &Claim) -> Value {
         };
         object.insert("outputs".into(), outputs.iter().map(output).collect());
     }
+    if let Some(folder) = &claim.folder {
+        object.insert("folder".into(), folder.to_string().into());
+    }
     Value::Object(object)
 }
 

@@ -5,6 +5,7 @@ mod bench;
 mod combined;
 mod comparators;
 mod deals;
+mod folders;
 mod jobs;
 mod limits;
 mod modules;
