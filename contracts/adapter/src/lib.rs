@@ -10,6 +10,7 @@
 //! **Invariant:** terms that name another chain or contract are refused before anything is sent.
 //! **Invariant:** the in-process EVM is a function of its steps: the same steps give the same hashes, blocks and gas.
 
+mod batch;
 mod bindings;
 mod chain;
 mod deploy;
@@ -21,7 +22,8 @@ mod registry;
 mod step;
 mod wallet;
 
-pub use bindings::{escrow_abi, registry_abi, token_abi};
+pub use batch::{Batch, settle_verdicts_calldata};
+pub use bindings::{checkpoints_abi, escrow_abi, registry_abi, token_abi};
 pub use chain::{BondView, BoxFuture, CaseState, CaseView, Chain, Finding, Mined, SettlementView};
 pub use deploy::Addresses;
 pub use fault::ChainFault;
