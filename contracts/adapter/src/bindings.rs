@@ -48,6 +48,11 @@ pub const fn token_abi() -> &'static str {
     include_str!("../../artifacts/TestToken.json")
 }
 
+/// The checkpoint registry's artifact, likewise.
+pub const fn checkpoints_abi() -> &'static str {
+    include_str!("../../artifacts/CheckpointRegistry.json")
+}
+
 /// The terms' money as the contract takes it.
 pub(crate) fn terms(terms: &Terms) -> ITribunalEscrow::Terms {
     let it = terms.money();

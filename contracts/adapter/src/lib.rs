@@ -11,6 +11,7 @@
 //! **Invariant:** the in-process EVM is a function of its steps: the same steps give the same hashes, blocks and gas.
 
 pub mod alkahest;
+mod batch;
 mod bindings;
 mod chain;
 mod deploy;
@@ -30,7 +31,8 @@ mod wallet;
 mod witness;
 
 pub use alloy::providers::DynProvider as RpcNode;
-pub use bindings::{escrow_abi, registry_abi, token_abi};
+pub use batch::{Batch, settle_verdicts_calldata};
+pub use bindings::{checkpoints_abi, escrow_abi, registry_abi, token_abi};
 pub use chain::{BondView, BoxFuture, CaseState, CaseView, Chain, Finding, Mined, SettlementView};
 pub use deploy::Addresses;
 pub use endpoints::{EndpointFault, EndpointLimits, Endpoints, NoEndpoint, install_tls};

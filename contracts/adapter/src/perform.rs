@@ -2,7 +2,7 @@
 
 use alloy_primitives::{Bytes, Log};
 use alloy_sol_types::{SolCall, SolEvent};
-use tribunal_events::{Address, Amount, B256, Outcome, Party};
+use tribunal_events::{Address, Amount, B256, Outcome, Party, Terms};
 
 use crate::{
     Addresses, BondView, BoxFuture, CaseState, CaseView, ChainFault, Finding, Mined, SettlementView, Step,
@@ -51,15 +51,7 @@ pub(crate) trait Node: Send + Sync {
 pub(crate) async fn perform(node: &dyn Node, step: &Step) -> Result<Mined, ChainFault> {
     let addresses = node.addresses();
     if let Some(terms) = step.terms() {
-        let domain = terms.domain();
-        if (domain.chain_id(), domain.contract()) != (node.chain_id(), addresses.escrow) {
-            return Err(ChainFault::OtherContract {
-                expected: domain.contract(),
-                expected_chain: domain.chain_id(),
-                actual: addresses.escrow,
-                actual_chain: node.chain_id(),
-            });
-        }
+        check_contract(node, terms)?;
     }
     if let Some(earlier) = earlier(node, step).await? {
         tracing::debug!(step = step.name(), terms_hash = %step.terms_hash(), "step was taken before");
@@ -67,7 +59,7 @@ pub(crate) async fn perform(node: &dyn Node, step: &Step) -> Result<Mined, Chain
     }
     let to = if matches!(step, Step::SlashEquivocation { .. }) { addresses.registry } else { addresses.escrow };
     match node.send(step.name(), to, step.calldata()).await {
-        Ok(receipt) => Ok(with_settlement(addresses.escrow, &receipt)),
+        Ok(receipt) => Ok(with_settlement(addresses.escrow, step.terms_hash(), &receipt)),
         // Somebody else may have been first between the look and the transaction.
         Err(refused @ ChainFault::Reverted { .. }) => match earlier(node, step).await {
             Ok(Some(earlier)) => Ok(earlier),
@@ -77,6 +69,20 @@ pub(crate) async fn perform(node: &dyn Node, step: &Step) -> Result<Mined, Chain
         },
         Err(fault) => Err(fault),
     }
+}
+
+/// Refuses terms that name another chain or contract.
+pub(crate) fn check_contract(node: &dyn Node, terms: &Terms) -> Result<(), ChainFault> {
+    let (domain, escrow) = (terms.domain(), node.addresses().escrow);
+    if (domain.chain_id(), domain.contract()) == (node.chain_id(), escrow) {
+        return Ok(());
+    }
+    Err(ChainFault::OtherContract {
+        expected: domain.contract(),
+        expected_chain: domain.chain_id(),
+        actual: escrow,
+        actual_chain: node.chain_id(),
+    })
 }
 
 /// What came of a step that needs not be taken any more.
@@ -120,7 +126,7 @@ async fn earlier(node: &dyn Node, step: &Step) -> Result<Option<Mined>, ChainFau
     };
     let first = async |signature: B256, event: &str| {
         let found = node.find(escrow, signature, terms_hash).await?;
-        let first = found.first().map(|receipt| with_settlement(escrow, receipt));
+        let first = found.first().map(|receipt| with_settlement(escrow, terms_hash, receipt));
         first.map(Some).ok_or_else(|| missing(event))
     };
     let taken = match step {
@@ -186,8 +192,10 @@ fn decoded<E: SolEvent>(contract: Address, receipt: &SentReceipt) -> impl Iterat
     from.filter_map(|log| E::decode_log(log).ok()).map(|log| log.data)
 }
 
-fn with_settlement(escrow: Address, receipt: &SentReceipt) -> Mined {
-    let settled = decoded::<TribunalEscrow::CaseSettled>(escrow, receipt).next();
+/// With what was paid for this case: a transaction may settle many.
+fn with_settlement(escrow: Address, terms_hash: B256, receipt: &SentReceipt) -> Mined {
+    let mut settled = decoded::<TribunalEscrow::CaseSettled>(escrow, receipt);
+    let settled = settled.find(|it| it.termsHash == terms_hash);
     let settlement = settled.and_then(|it| {
         Some(SettlementView {
             outcome: outcome(it.outcome)?,

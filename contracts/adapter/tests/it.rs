@@ -4,6 +4,8 @@
 mod anvil;
 #[path = "it/artifacts.rs"]
 mod artifacts;
+#[path = "it/batch.rs"]
+mod batch;
 #[path = "it/case.rs"]
 mod case;
 #[path = "it/endpoints.rs"]

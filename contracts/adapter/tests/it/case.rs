@@ -62,6 +62,25 @@ impl<'a> Case<'a> {
         Self { world, terms: Arc::new(terms), client, provider, operator, mediators, treasury }
     }
 
+    /// Another funded deal before the same mediators, by the same parties or by parties of its own.
+    pub async fn beside(&self, number: u8, own_parties: bool) -> Self {
+        let mut message = self.terms.message().clone();
+        message.nonce = alloy_primitives::keccak256([number]).to_vec();
+        let (mut client, mut provider) = (self.client.clone(), self.provider.clone());
+        if own_parties {
+            (client, provider) = (key("client beside", number), key("provider beside", number));
+            let members = message.members.as_mut().expect("there are some");
+            members.client = client.address().to_vec();
+            members.provider = provider.address().to_vec();
+        }
+        for party in [&client, &provider] {
+            self.world.fund(party.address(), FUNDS).await;
+        }
+        let terms = Arc::new(Terms::decode(&message.encode_to_vec()).expect("good terms"));
+        let (operator, mediators) = (self.operator.clone(), self.mediators.clone());
+        Self { world: self.world, terms, client, provider, operator, mediators, treasury: self.treasury }
+    }
+
     fn drawn(&self) -> bool {
         self.mediators.len() > 1
     }

@@ -1,11 +1,14 @@
 use VerdictKind::{Inconclusive, Invalid, Valid};
 use alloy::providers::Provider;
 use alloy_primitives::address;
-use tribunal_contracts::{Addresses, Chain, ChainFault, InProcessChain, JsonRpcChain, Mined, Step};
+use tribunal_contracts::{
+    Addresses, Chain, ChainFault, InProcessChain, JsonRpcChain, Mined, Step, settle_verdicts_calldata,
+};
 use tribunal_events::{Address, Amount, B256, MoveAction, Outcome, Party, SigningKey, VerdictKind};
 
 use crate::{
     anvil::DEPLOYER_KEY,
+    batch::GAS_EACH,
     case::{BOND, Case, FUNDS, SLASH},
     proxy::{Proxy, Trouble},
     world::World,
@@ -543,6 +546,35 @@ async fn gas_is_what_was_committed() {
             _ => Step::TimeoutMediate { terms },
         };
         note(step.name(), case.must(&step).await);
+    }
+
+    // Verdicts of three votes; from the second on the panel and the treasury have been paid before.
+    let case = Case::funded(&world, 29, true).await;
+    let verdict = |case: &Case<'_>| case.verdict(0, Outcome::Valid, &[Valid, Valid, Invalid]);
+    case.to_drawn().await;
+    let first = case.must(&verdict(&case)).await;
+    let second = case.beside(200, true).await;
+    second.to_drawn().await;
+    let single = second.must(&verdict(&second)).await;
+    note("verdict, panel paid before", single);
+    for (name, from, own_parties) in
+        [("a deal of 100, same parties", 0, false), ("a deal of 100, own parties", 100, true)]
+    {
+        let mut steps = Vec::new();
+        for number in from..from + 100 {
+            let case = case.beside(number, own_parties).await;
+            case.to_drawn().await;
+            steps.push(verdict(&case));
+        }
+        let batch = world.settle_verdicts(&steps, GAS_EACH).await.unwrap();
+        assert_eq!(batch.refused, []);
+        let gas_used = batch.mined.gas_used / 100;
+        note(name, Mined { gas_used, ..batch.mined });
+        // Nodes take no larger transaction than 128 KiB; 256 bytes for what is around the data.
+        assert!(settle_verdicts_calldata(&steps, GAS_EACH).unwrap().len() <= (128 << 10) - 256);
+        // Half of a single one; where the parties differ, of one that pays its panel for the first time.
+        let whole = if own_parties { first } else { single };
+        assert!(2 * gas_used <= whole.gas_used, "{name}: {gas_used} of {}", whole.gas_used);
     }
     expect_test::expect_file!["gas.txt"].assert_eq(&lines);
 }

@@ -6,7 +6,7 @@ use alloy::{
     rpc::types::TransactionRequest,
 };
 use tribunal_contracts::{
-    Chain, ChainFault, IN_PROCESS_TREASURY, IN_PROCESS_UNBOND_DELAY_S, InProcessChain, JsonRpcChain,
+    Batch, Chain, ChainFault, IN_PROCESS_TREASURY, IN_PROCESS_UNBOND_DELAY_S, InProcessChain, JsonRpcChain, Step,
 };
 use tribunal_events::{Address, Amount};
 
@@ -73,6 +73,13 @@ impl World {
             Self::Anvil { chain, .. } => chain.bond_mediator(mediator, amount, operator).await,
         }
         .unwrap();
+    }
+
+    pub async fn settle_verdicts(&self, steps: &[Step], gas_each: u64) -> Result<Batch, ChainFault> {
+        match self {
+            Self::InProcess(chain) => chain.settle_verdicts(steps, gas_each).await,
+            Self::Anvil { chain, .. } => chain.settle_verdicts(steps, gas_each).await,
+        }
     }
 
     /// Lets the clock run `seconds` from the last block.
