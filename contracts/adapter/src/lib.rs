@@ -48,6 +48,6 @@ pub use observer::{BlockRef, Cursor, Observed, ObservedLog, Observer, Watched, b
 pub use perform::SentReceipt;
 pub use registry::Registry;
 pub use sender::{Sender, SenderSettings};
-pub use step::Step;
+pub use step::{Step, unbond_delay_needed_s};
 pub use wallet::Account;
 pub use witness::{CaseEvent, EQUIVOCATION_TOPIC, Witness, WitnessedTransaction};

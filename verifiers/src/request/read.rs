@@ -215,9 +215,7 @@ fn check_folders(request: &Request) -> Read<()> {
         return wrong("comparator", "must be exact where a result folder is claimed: a CID is near no other");
     }
     match &request.job {
-        Some(job) if claimed => {
-            crate::result_folder::check(job).or_else(|(field, problem)| wrong(field, problem))
-        }
+        Some(job) if claimed => crate::result_folder::check(job).or_else(|(field, problem)| wrong(field, problem)),
         _ => Ok(()),
     }
 }
