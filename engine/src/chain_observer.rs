@@ -2,7 +2,7 @@
 //!
 //! The observer of `tribunal-contracts` tells events and reorganisations from a cursor on that is kept in the store. The
 //! record is compared with the chain step by step: a recorded transaction counts while the chain's block of the recorded
-//! number holds it with an event of its case. Every step is looked at when it is recorded, when a reorganisation may have
+//! number holds it, and it did not fail there. Every step is looked at when it is recorded, when a reorganisation may have
 //! touched its block, and at the start where it is not final or where the contract lacks what the deal's record has. What does
 //! not stand any more is reported to the writer like any outcome of a step; that it is taken again follows from there.
 //!
@@ -26,7 +26,7 @@ use std::{
 use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tribunal_contracts::{
     BlockRef, CaseEvent, CaseState, CaseView, ChainFault, Cursor, EQUIVOCATION_TOPIC, Observed, ObservedLog, Observer,
     Watched, Witness,
@@ -90,6 +90,12 @@ pub(crate) struct Parts {
     pub cancel: CancellationToken,
 }
 
+impl Parts {
+    fn domain(&self) -> Domain {
+        Domain::new(self.following.witness.chain_id(), self.following.escrow)
+    }
+}
+
 /// What is kept beside the log.
 #[derive(Serialize, Deserialize)]
 struct Kept {
@@ -116,6 +122,8 @@ type Place = (DealId, String);
 
 struct Follower {
     parts: Parts,
+    /// Threads that read the store.
+    readers: TaskTracker,
     ledger: Ledger,
     /// To be looked at.
     unsure: BTreeSet<Place>,
@@ -134,20 +142,23 @@ struct Follower {
 
 /// Follows until cancelled. What a fault of the nodes or of the store interrupts is taken up again.
 pub(crate) async fn follow(parts: Parts) {
-    let cancel = parts.cancel.clone();
+    let (cancel, readers) = (parts.cancel.clone(), TaskTracker::new());
     tokio::select! {
         () = cancel.cancelled() => {}
-        () = run(parts) => {}
+        () = run(parts, &readers) => {}
     }
+    // A thread that reads the store holds it.
+    readers.close();
+    readers.wait().await;
 }
 
-async fn run(parts: Parts) {
+async fn run(parts: Parts, readers: &TaskTracker) {
     let poll = parts.following.poll;
     let (mut parts, mut pause) = (Some(parts), poll);
     // Whatever stopped it, it starts from what is kept: as after a restart.
     while let Some(it) = parts.take() {
         let (store, activity) = (it.store.clone(), Arc::clone(&it.activity));
-        match Follower::start(it).await {
+        match Follower::start(it, readers.clone()).await {
             Ok((mut follower, mut observer)) => {
                 pause = poll;
                 let fault = follower.go_on(&mut observer).await;
@@ -168,6 +179,13 @@ async fn run(parts: Parts) {
     }
 }
 
+/// Reads the log on to where it ends now, off the async threads.
+async fn read(store: &Store, readers: &TaskTracker, mut ledger: Ledger) -> Result<Ledger, Fault> {
+    let store = store.clone();
+    let read = readers.spawn_blocking(move || ledger.catch_up(&store).map(|()| ledger));
+    Ok(read.await.map_err(|error| Fault::Ended(error.to_string()))??)
+}
+
 fn say(fault: &Fault) {
     match fault {
         Fault::Chain(fault) => tracing::warn!(fault = with_causes(fault), "the contracts cannot be followed for now"),
@@ -176,8 +194,8 @@ fn say(fault: &Fault) {
 }
 
 impl Follower {
-    async fn start(parts: Parts) -> Result<(Self, Observer), (Box<Parts>, Fault)> {
-        match Self::opened(&parts).await {
+    async fn start(parts: Parts, readers: TaskTracker) -> Result<(Self, Observer), (Box<Parts>, Fault)> {
+        match Self::opened(&parts, &readers).await {
             Ok((ledger, to_ask, cursor)) => {
                 let Following { witness, escrow, registry, first_block, confirmations, .. } = &parts.following;
                 let mut events = CaseEvent::TOPICS.to_vec();
@@ -194,6 +212,7 @@ impl Follower {
                 let follower = Self {
                     equivocations_from: Some(ledger.final_block()),
                     parts,
+                    readers,
                     ledger,
                     unsure,
                     to_ask,
@@ -209,9 +228,8 @@ impl Follower {
     }
 
     /// The ledger up to the end of the log, deals to be compared with the chain as a whole, and the cursor.
-    async fn opened(parts: &Parts) -> Result<(Ledger, BTreeSet<DealId>, Cursor), Fault> {
-        let Following { witness, escrow, .. } = &parts.following;
-        let domain = Domain::new(witness.chain_id(), *escrow);
+    async fn opened(parts: &Parts, readers: &TaskTracker) -> Result<(Ledger, BTreeSet<DealId>, Cursor), Fault> {
+        let (witness, domain) = (&parts.following.witness, parts.domain());
         let kept = parts.store.meta(META)?.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
         let kept = kept.filter(|kept| kept.domain == (domain.chain_id(), domain.contract()));
         let (cursor, position) = kept.map_or_else(Default::default, |kept| (kept.cursor, kept.position));
@@ -219,16 +237,10 @@ impl Follower {
         let head = witness.head().await?.number;
         let reached = cursor.last().map_or(head, |last| last.number);
         let final_block = reached.saturating_sub(FINAL_BLOCKS);
-        let ledger = Self::read(parts, Ledger::new(domain, parts.judges.clone(), position, final_block)).await?;
+        let ledger = Ledger::new(domain, parts.judges.clone(), position, final_block);
+        let ledger = read(&parts.store, readers, ledger).await?;
         let to_ask = ledger.open();
         Ok((ledger, to_ask, cursor))
-    }
-
-    /// Reads the log on to where it ends now, off the async threads.
-    async fn read(parts: &Parts, mut ledger: Ledger) -> Result<Ledger, Fault> {
-        let store = parts.store.clone();
-        let read = tokio::task::spawn_blocking(move || ledger.catch_up(&store).map(|()| ledger));
-        Ok(read.await.map_err(|error| Fault::Ended(error.to_string()))??)
     }
 
     /// Follows until something fails that is not the nodes' fault.
@@ -261,7 +273,7 @@ impl Follower {
         // After the look: what the engine itself did is in the log before the chain tells of it.
         let before = self.ledger.position();
         let ledger = std::mem::replace(&mut self.ledger, Ledger::nothing());
-        self.ledger = Self::read(&self.parts, ledger).await?;
+        self.ledger = read(&self.parts.store, &self.readers, ledger).await?;
         if self.ledger.position() != before {
             let news = self.ledger.news();
             self.worth_keeping |= !news.is_empty();
@@ -296,9 +308,8 @@ impl Follower {
         let stands = number.unwrap_or(0);
         if stands < self.ledger.final_block() {
             // Deeper than anybody thought: all that was ever recorded is read again.
-            let Following { witness, escrow, .. } = &self.parts.following;
-            let domain = Domain::new(witness.chain_id(), *escrow);
-            self.ledger = Self::read(&self.parts, Ledger::new(domain, self.parts.judges.clone(), 0, stands)).await?;
+            let ledger = Ledger::new(self.parts.domain(), self.parts.judges.clone(), 0, stands);
+            self.ledger = read(&self.parts.store, &self.readers, ledger).await?;
             drop(self.ledger.news());
         }
         self.unsure.extend(self.ledger.taken_after(stands));
@@ -334,13 +345,12 @@ impl Follower {
 
     /// Looks at steps that may not stand any more.
     async fn look(&mut self, reached: u64) -> Result<(), Fault> {
-        let Following { witness, escrow, .. } = &self.parts.following;
+        let witness = &self.parts.following.witness;
         let places = std::mem::take(&mut self.unsure);
         let looks = places.into_iter().filter_map(|place| {
             let taken = self.ledger.taken(&place.0, &place.1)?.clone();
-            let terms_hash = self.ledger.terms_hash(&place.0)?;
             Some(async move {
-                let stands = witness.stands(*escrow, terms_hash, taken.transaction, taken.block).await;
+                let stands = witness.stands(taken.transaction, taken.block).await;
                 (place, taken, stands)
             })
         });
@@ -429,13 +439,13 @@ impl Follower {
     /// Equivocations whose proof a reorganisation took away are shown again.
     async fn look_at_equivocations(&mut self) -> Result<(), Fault> {
         let Some(from) = self.equivocations_from.take() else { return Ok(()) };
-        let Following { witness, registry, .. } = &self.parts.following;
+        let witness = &self.parts.following.witness;
         for evidence in equivocation::found(&self.parts.store)? {
             let Some(equivocation::Outcome::Slashed { transaction, block, .. }) = evidence.outcome else { continue };
             if block <= from || !self.ledger.is_ours(&self.parts.store, &evidence.deal_id)? {
                 continue;
             }
-            match witness.stands(*registry, evidence.terms_hash, transaction, block).await {
+            match witness.stands(transaction, block).await {
                 Ok(Some(true)) => {}
                 Ok(Some(false)) => {
                     tracing::warn!(deal_id = %evidence.deal_id, mediator = %evidence.first.mediator, %transaction,
@@ -477,8 +487,8 @@ impl Follower {
             return Ok(());
         }
         self.ledger.forget(reached.saturating_sub(FINAL_BLOCKS));
-        let Following { witness, escrow, .. } = &self.parts.following;
-        let domain = (witness.chain_id(), *escrow);
+        let domain = self.parts.domain();
+        let domain = (domain.chain_id(), domain.contract());
         let kept = Kept { domain, cursor: cursor.clone(), position: self.ledger.covered() };
         let bytes = serde_json::to_vec(&kept).expect("a cursor has a JSON form");
         self.parts.store.put_meta(META, &bytes)?;

@@ -37,6 +37,9 @@ use crate::{
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// How long a step on the chain may still take once everything is to end.
+const STEP_GRACE: Duration = Duration::from_secs(2);
+
 /// Counts that tell whether anything is under way.
 #[derive(Debug, Default)]
 pub struct Activity {
@@ -153,7 +156,11 @@ impl Performer {
             EffectKind::Judge { .. } | EffectKind::RevealVotes { .. } => self.mediate(entry, *kind).await,
             EffectKind::Publish => self.publish_verdict(entry, *version).await,
             EffectKind::Equivocation { mediator, round } => self.accuse(entry, mediator, round).await,
-            _ => self.step(entry, *version, *kind).await,
+            // A transaction that is out and not mined is found again at the next start.
+            _ => tokio::select! {
+                outcome = self.step(entry, *version, *kind) => outcome,
+                () = self.stopped_for(STEP_GRACE) => return None,
+            },
         };
         match outcome {
             Ok(job) => {
@@ -176,6 +183,12 @@ impl Performer {
                 (!stopped).then_some(Waiting { pause, ..waiting })
             }
         }
+    }
+
+    /// Resolves so long after everything was told to end.
+    async fn stopped_for(&self, grace: Duration) {
+        self.cancel.cancelled().await;
+        tokio::time::sleep(grace).await;
     }
 
     async fn step(&self, entry: &OutboxEntry, version: u64, kind: EffectKind) -> Result<Job, String> {

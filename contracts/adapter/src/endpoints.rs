@@ -87,7 +87,10 @@ pub enum EndpointFault {
     /// Nothing, or not all, came in time.
     #[error("no answer in {} s", .0.as_secs_f64())]
     Silent(Duration),
-    /// There was no connection, or it broke.
+    /// There was no connection: it heard nothing.
+    #[error("{0}")]
+    Unconnected(String),
+    /// The connection broke.
     #[error("{0}")]
     Connection(String),
     /// An HTTP status instead of an answer.
@@ -315,7 +318,8 @@ impl Shared {
             };
             tracing::debug!(host = self.places[index].host, method = asked.method, %fault, "a node was of no use");
             self.failed(index, &fault);
-            unclear |= !matches!(fault, EndpointFault::Limit(_) | EndpointFault::OtherChain { .. });
+            use EndpointFault::{Limit, OtherChain, Unconnected};
+            unclear |= !matches!(fault, Limit(_) | OtherChain { .. } | Unconnected(_));
             faults.insert(index, fault);
             if asked.once {
                 break;
@@ -589,6 +593,7 @@ fn knows_it(answer: &ResponsePacket) -> bool {
 
 /// An HTTP client's error with its causes and without the URL.
 fn connection(error: reqwest::Error) -> EndpointFault {
+    let kind = if error.is_connect() { EndpointFault::Unconnected } else { EndpointFault::Connection };
     let error = error.without_url();
     let mut words = error.to_string();
     let mut cause = std::error::Error::source(&error);
@@ -596,7 +601,7 @@ fn connection(error: reqwest::Error) -> EndpointFault {
         words = format!("{words}: {next}");
         cause = next.source();
     }
-    EndpointFault::Connection(shortened(&words))
+    kind(shortened(&words))
 }
 
 fn shortened(words: &str) -> String {

@@ -104,8 +104,8 @@ impl ChainFault {
             | Self::Insufficient { .. }
             | Self::Unfunded { .. }
             | Self::FeeCap { .. }
-            | Self::Replaced { .. }
-            | Self::Journal(_) => true,
+            | Self::Replaced { .. } => true,
+            Self::Journal(fault) => !matches!(fault, LineFileFault::TooLong { .. }),
             Self::Reverted { too_early, .. } => *too_early,
             Self::OtherContract { .. } | Self::Unexpected { .. } => false,
         }

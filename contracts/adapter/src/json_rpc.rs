@@ -20,9 +20,9 @@ use crate::{
 };
 
 /// A chain behind JSON-RPC, and how it is used.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct RpcSettings {
-    /// HTTP URLs in order of preference; one at least.
+    /// HTTP URLs in order of preference; one at least. Often secrets, so these settings are never printed.
     pub urls: Vec<String>,
     /// EIP-155 id that they must have; without one the first that answers decides.
     pub chain_id: Option<u64>,

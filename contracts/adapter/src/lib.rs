@@ -4,10 +4,12 @@
 //! bytecode. It decides nothing: which step comes when is the engine's, who may take it and what it pays is the
 //! contracts'. It keeps no keys but the one that pays for transactions, and verifies no proofs of what a node says.
 //!
-//! Start reading at [`Chain`], then [`Step`]; `perform.rs` has what both chains share.
+//! Start reading at [`Chain`], then [`Step`]; `perform.rs` has what both chains share. Under a chain behind JSON-RPC are
+//! [`Endpoints`], several nodes as one, and [`Sender`], which sends each effect once.
 //!
 //! **Invariant:** a step that was already taken is never sent again; its earlier outcome is found on chain.
 //! **Invariant:** terms that name another chain or contract are refused before anything is sent.
+//! **Invariant:** no node sees a transaction that is not in the journal, where there is one.
 //! **Invariant:** the in-process EVM is a function of its steps: the same steps give the same hashes, blocks and gas.
 
 pub mod alkahest;

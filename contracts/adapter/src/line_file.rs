@@ -36,6 +36,14 @@ pub enum LineFileFault {
         #[source]
         source: std::io::Error,
     },
+    /// An entry is longer than a line may be. Nothing was written.
+    #[error("{path}: an entry has {bytes} bytes, at most {LINE_BYTES_MAX} fit")]
+    TooLong {
+        /// The file.
+        path: String,
+        /// What the line would have.
+        bytes: usize,
+    },
     /// The file is not what was written.
     #[error("{path} is damaged at line {line}: {problem}")]
     Damaged {
@@ -45,14 +53,6 @@ pub enum LineFileFault {
         line: usize,
         /// What is wrong.
         problem: String,
-    },
-    /// An entry is longer than a line may be; nothing of the call was written.
-    #[error("{path}: an entry has {bytes} bytes, at most {LINE_BYTES_MAX} fit")]
-    TooLong {
-        /// The file.
-        path: String,
-        /// What it has.
-        bytes: usize,
     },
     /// It is of another format, chain or account.
     #[error("{path} begins with {actual}, not with {expected}")]
@@ -254,4 +254,64 @@ fn read<T: Serialize + DeserializeOwned>(
         sound += bytes as u64;
     }
     Ok((entries, last, sound))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lines");
+        (folder, path)
+    }
+
+    fn open(path: &Path) -> Result<(LineFile<String>, Vec<String>), LineFileFault> {
+        LineFile::open(path, "{}".into())
+    }
+
+    fn words(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn what_was_appended_or_put_in_place_is_there() {
+        let (_folder, path) = place();
+        let (mut file, entries) = open(&path).unwrap();
+        assert!(entries.is_empty());
+        file.append(&words(&["a", "b"])).unwrap();
+        file.append(&words(&["c"])).unwrap();
+        drop(file);
+        let (mut file, entries) = open(&path).unwrap();
+        assert_eq!(entries, words(&["a", "b", "c"]));
+        file.replace(&words(&["c"])).unwrap();
+        file.append(&words(&["d"])).unwrap();
+        assert!(matches!(open(&path), Err(LineFileFault::InUse(_))), "the lock outlives the file");
+        drop(file);
+        assert_eq!(open(&path).unwrap().1, words(&["c", "d"]));
+    }
+
+    #[test]
+    fn after_a_failed_write_nothing_is_written() {
+        let (_folder, path) = place();
+        let (mut file, _) = open(&path).unwrap();
+        file.append(&words(&["a"])).unwrap();
+        let sound = file.file.replace(File::open(&path).unwrap());
+        assert!(matches!(file.append(&words(&["b"])), Err(LineFileFault::Io { .. })), "it cannot be written to");
+        let fault = file.append(&words(&["c"])).unwrap_err();
+        assert!(std::error::Error::source(&fault).unwrap().to_string().contains("start again"), "{fault}");
+        drop((file, sound));
+        assert_eq!(open(&path).unwrap().1, words(&["a"]));
+    }
+
+    #[test]
+    fn an_entry_that_does_not_fit_is_refused_and_the_next_one_is_not() {
+        let (_folder, path) = place();
+        let (mut file, _) = open(&path).unwrap();
+        let fault = file.append(&["x".repeat(LINE_BYTES_MAX)]).unwrap_err();
+        assert!(matches!(fault, LineFileFault::TooLong { .. }), "{fault}");
+        file.append(&words(&["a"])).unwrap();
+        drop(file);
+        assert_eq!(open(&path).unwrap().1, words(&["a"]));
+    }
 }

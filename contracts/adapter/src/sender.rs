@@ -12,7 +12,10 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -86,6 +89,8 @@ pub struct Sender {
     account: Address,
     wallet: EthereumWallet,
     settings: SenderSettings,
+    /// So many ended effects are a reason to forget some.
+    forget_at: AtomicUsize,
     /// Held from taking a nonce until a node has the transaction: two at once would take the same one.
     turn: tokio::sync::Mutex<()>,
     lane: Arc<Mutex<Lane>>,
@@ -143,7 +148,8 @@ impl Sender {
         let lane = Arc::new(Mutex::new(Lane::open(journal, chain_id, address)?));
         let settings = SenderSettings { confirmations: settings.confirmations.max(1), ..settings };
         let turn = tokio::sync::Mutex::default();
-        let this = Self { provider, chain_id, account: address, wallet, settings, turn, lane };
+        let forget_at = AtomicUsize::new(settings.ended_kept.saturating_mul(2));
+        let this = Self { provider, chain_id, account: address, wallet, settings, forget_at, turn, lane };
         this.forget_if_many().await?;
         Ok(this)
     }
@@ -619,10 +625,11 @@ impl Sender {
         Ok(())
     }
 
-    /// Forgets final effects once there are twice as many as are kept.
+    /// Forgets final effects once there are twice as many as are kept; rewriting a file is worth it then.
     async fn forget_if_many(&self) -> Result<(), ChainFault> {
         let kept = self.settings.ended_kept;
-        if self.lane().ended() <= kept.saturating_mul(2) {
+        let ended = self.lane().ended();
+        if ended < self.forget_at.load(Ordering::Relaxed).max(1) {
             return Ok(());
         }
         let head = self.provider.get_block_number().await.map_err(|error| unread("forget", error))?;
@@ -636,7 +643,10 @@ impl Sender {
         let forgotten = tokio::task::spawn_blocking(move || {
             lane.lock().unwrap_or_else(PoisonError::into_inner).forget(final_block, kept)
         });
-        Ok(forgotten.await.expect("writing lines does not panic")?)
+        forgotten.await.expect("writing lines does not panic")?;
+        // Those that are not final yet are not looked at for every transaction.
+        self.forget_at.store(self.lane().ended().saturating_add(kept), Ordering::Relaxed);
+        Ok(())
     }
 }
 

@@ -6,9 +6,9 @@
 use alloy::{
     eips::BlockNumberOrTag,
     providers::{DynProvider, Provider},
-    rpc::types::{BlockId, Filter, Header, TransactionRequest},
+    rpc::types::{BlockId, Header, TransactionRequest},
 };
-use alloy_primitives::{BloomInput, Bytes, Log};
+use alloy_primitives::{Bytes, Log};
 use alloy_sol_types::{SolCall, SolEvent};
 use tribunal_events::{Address, Amount, B256, DealId, Outcome};
 
@@ -186,37 +186,42 @@ impl Witness {
         Ok(self.header(number).await?.map(|header| BlockRef { number, hash: header.hash }))
     }
 
-    /// Whether the chain's block of this number holds this transaction with an event of `contract` whose second topic is
-    /// `topic`; nothing where the chain has no such block yet.
+    /// Whether the chain's block of this number holds this transaction; nothing where the chain has no such block yet.
     ///
     /// # Errors
     /// As [`Witness::head`].
-    pub async fn stands(
-        &self,
-        contract: Address,
-        topic: B256,
-        transaction: B256,
-        block: u64,
-    ) -> Result<Option<bool>, ChainFault> {
-        let Some(header) = self.header(block).await? else { return Ok(None) };
-        let filter = Filter::new().address(contract).topic1(topic).at_block_hash(header.hash);
-        let logs = self.node.get_logs(&filter).await.map_err(|error| fault("logs", error))?;
-        for log in &logs {
-            let asked_for = (log.address(), log.topics().get(1)) == (contract, Some(&topic));
-            if !asked_for || log.removed || log.block_hash != Some(header.hash) {
-                return Err(unexpected("logs", "the node answers with a log that was not asked for"));
-            }
+    pub async fn holds(&self, transaction: B256, block: u64) -> Result<Option<bool>, ChainFault> {
+        Ok(self.held(transaction, block).await?.map(|(_, holds)| holds))
+    }
+
+    /// The block's hash, and whether it holds the transaction. The block says that itself, however late a node has its
+    /// logs and receipts.
+    async fn held(&self, transaction: B256, block: u64) -> Result<Option<(B256, bool)>, ChainFault> {
+        let found = self.node.get_block_by_number(BlockNumberOrTag::Number(block)).await;
+        let Some(found) = found.map_err(|error| fault("block", error))? else { return Ok(None) };
+        if found.header.number != block {
+            let problem = format!("the node answers with block {} for {block}", found.header.number);
+            return Err(unexpected("block", problem));
         }
-        if logs.iter().any(|log| log.transaction_hash == Some(transaction)) {
-            return Ok(Some(true));
-        }
-        let may = |bytes: &[u8]| header.logs_bloom.contains_input(BloomInput::Raw(bytes));
-        if !may(contract.as_slice()) || !may(topic.as_slice()) {
+        Ok(Some((found.header.hash, found.transactions.hashes().any(|hash| hash == transaction))))
+    }
+
+    /// Whether the chain's block of this number holds this transaction, and it did what it should there; nothing where the
+    /// chain has no such block yet.
+    ///
+    /// # Errors
+    /// As [`Witness::head`].
+    pub async fn stands(&self, transaction: B256, block: u64) -> Result<Option<bool>, ChainFault> {
+        let Some((hash, holds)) = self.held(transaction, block).await? else { return Ok(None) };
+        if !holds {
             return Ok(Some(false));
         }
-        // Another event of the case, a coincidence of the bloom filter, or a node whose logs come later than its blocks.
-        let receipt = self.node.get_transaction_receipt(transaction).await.map_err(|error| fault("receipt", error))?;
-        Ok(Some(receipt.is_some_and(|receipt| receipt.block_hash == Some(header.hash) && receipt.status())))
+        match self.node.get_transaction_receipt(transaction).await.map_err(|error| fault("receipt", error))? {
+            Some(receipt) if receipt.transaction_hash == transaction && receipt.block_hash == Some(hash) => {
+                Ok(Some(receipt.status()))
+            }
+            _ => Err(changed("receipt", block)),
+        }
     }
 
     /// A transaction that is in a block of the chain; nothing where none is known.

@@ -22,5 +22,7 @@ mod proxy;
 mod scenarios;
 #[path = "it/sender.rs"]
 mod sender;
+#[path = "it/witness.rs"]
+mod witness;
 #[path = "it/world.rs"]
 mod world;

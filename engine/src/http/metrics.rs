@@ -118,20 +118,13 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
         &[("", waiting)],
     );
     let chain = &activity.chain;
-    let block = chain.block.load(Ordering::Relaxed);
-    if block > 0 {
-        let help = "The last block of the chain whose events of our contracts are known.";
-        text.metric("tribunal_chain_followed_block", "gauge", help, &[("", block)]);
-        let help = "Recorded steps that a reorganisation of the chain undid; each is taken again.";
-        text.metric(
-            "tribunal_chain_steps_undone_total",
-            "counter",
-            help,
-            &[("", chain.undone.load(Ordering::Relaxed))],
-        );
-        let help = "Times that our contracts could not be followed for a while.";
-        text.metric("tribunal_chain_faults_total", "counter", help, &[("", chain.faults.load(Ordering::Relaxed))]);
-    }
+    let read = |count: &std::sync::atomic::AtomicU64| [("", count.load(Ordering::Relaxed))];
+    let help = "The last block of the chain whose events of our contracts are known; 0 where none is followed.";
+    text.metric("tribunal_chain_followed_block", "gauge", help, &read(&chain.block));
+    let help = "Recorded steps that a reorganisation of the chain undid; each is taken again.";
+    text.metric("tribunal_chain_steps_undone_total", "counter", help, &read(&chain.undone));
+    let help = "Times that our contracts could not be followed for a while.";
+    text.metric("tribunal_chain_faults_total", "counter", help, &read(&chain.faults));
     if let Ok(Ok(last)) = last {
         let lag = last.saturating_sub(activity.sequence.load(Ordering::SeqCst));
         text.metric(

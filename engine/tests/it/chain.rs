@@ -299,10 +299,12 @@ async fn a_settlement_that_is_reorganised_away_is_made_again_and_pays_once() {
     world.reorganise(depth, true).await;
     let during = world.until(&script, "undone", |deal| deal.is_undone("settle")).await;
     assert_eq!(during.phase(), before.phase(), "over is over");
-    let case = world.chain(&OTHER_KEY).await.case(script.terms().hash()).await.unwrap();
+    let witness = world.witness().await;
+    let head = witness.head().await.unwrap().number;
+    let case = witness.case(world.addresses.escrow, script.terms().hash(), head).await.unwrap();
     assert_eq!(case.state, CaseState::Submitted, "on the chain it is not");
     // A record that is ahead of the chain, and says so.
-    let report = witnessed(world.store(), &world.witness().await).await.unwrap();
+    let report = witnessed(world.store(), &witness).await.unwrap();
     assert!(report.is_clean(), "{:#?}", report.discrepancies);
     world.mine_again().await;
     let after = world.until(&script, "settled again", is_done).await;

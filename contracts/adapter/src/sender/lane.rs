@@ -196,7 +196,8 @@ impl Lane {
         self.attempts.values().filter(|attempt| attempt.ended.is_some()).count()
     }
 
-    /// Forgets what ended up to `final_block`, but for the newest `kept`, here and on the disk.
+    /// Forgets what ended up to `final_block`, but for the newest `kept`, here and on the disk; nothing where that would
+    /// be fewer than are kept.
     pub(super) fn forget(&mut self, final_block: u64, kept: usize) -> Result<(), LineFileFault> {
         let is_final = |attempt: &Attempt| match attempt.ended {
             Some(Ending::Mined { block, .. } | Ending::Failed { block, .. }) => block <= final_block,
@@ -204,7 +205,11 @@ impl Lane {
         };
         let ended: Vec<u64> =
             self.attempts.iter().filter(|(_, attempt)| is_final(attempt)).map(|(nonce, _)| *nonce).collect();
-        for nonce in &ended[..ended.len().saturating_sub(kept)] {
+        let old = &ended[..ended.len().saturating_sub(kept)];
+        if old.len() < kept {
+            return Ok(());
+        }
+        for nonce in old {
             let Some(attempt) = self.attempts.remove(nonce) else { continue };
             if self.by_effect.get(&attempt.effect) == Some(nonce) {
                 self.by_effect.remove(&attempt.effect);

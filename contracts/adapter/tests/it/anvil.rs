@@ -2,6 +2,7 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 /// A development node of its own, ended with the value.
@@ -43,6 +44,16 @@ impl Anvil {
         std::thread::spawn(move || lines.for_each(drop));
         Self { child, url: format!("http://{address}") }
     }
+}
+
+/// Asks again and again, for a minute at most.
+pub async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
+    let asked = async {
+        while !reached().await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), asked).await.unwrap_or_else(|_| panic!("{what} did not come"));
 }
 
 impl Drop for Anvil {

@@ -9,7 +9,7 @@ use tribunal_contracts::{ChainFault, EndpointLimits, Endpoints, LogSpan, get_log
 use tribunal_events::{Address, B256};
 
 use crate::{
-    anvil::{Anvil, NO_NODE},
+    anvil::{Anvil, NO_NODE, until},
     proxy::{ALWAYS, Proxy, Trouble},
     world::START_S,
 };
@@ -79,7 +79,13 @@ async fn an_endpoint_whose_answers_have_another_form_is_left_for_the_next() {
 
 #[tokio::test]
 async fn an_endpoint_whose_answers_have_no_end_is_left_for_the_next() {
-    second_answers(Trouble::Huge(8)).await;
+    second_answers(Trouble::Endless).await;
+    let anvil = Anvil::start(START_S);
+    let endless = Proxy::before(&anvil.url);
+    let (provider, _) = endpoints(&[&endless.url], None).connect().await.unwrap();
+    endless.fail("", ALWAYS, Trouble::Endless);
+    let error = provider.get_block_number().await.unwrap_err();
+    assert!(error.to_string().contains("more than 1048576 bytes"), "{error}");
 }
 
 #[tokio::test]
@@ -248,9 +254,7 @@ fn what_is_no_http_url_is_refused_without_repeating_it() {
 }
 
 async fn until_block(node: &DynProvider, block: u64) {
-    while node.get_block_number().await.unwrap() < block {
-        tokio::task::yield_now().await;
-    }
+    until("a block", async || node.get_block_number().await.unwrap() >= block).await;
 }
 
 /// A node with one event a block from 1 on: PUSH1 0 PUSH1 0 LOG0 in a constructor.
@@ -335,6 +339,11 @@ async fn a_transaction_that_a_silent_endpoint_took_is_not_refused_by_the_next() 
     let unclear = provider.client().request::<_, B256>("eth_sendRawTransaction", (raw,)).await.unwrap_err();
     assert!(unclear.is_transport_error(), "whether the first has it is not known: {unclear:?}");
     assert_eq!(second.asked("eth_sendRawTransaction"), 1);
+    // A node that nobody reached has nothing.
+    let (provider, _) = endpoints(&[NO_NODE, &second.url], None).connect().await.unwrap();
+    let raw = Bytes::from_static(&[1, 2, 3]);
+    let plain = provider.client().request::<_, B256>("eth_sendRawTransaction", (raw,)).await.unwrap_err();
+    assert!(plain.is_error_resp(), "{plain:?}");
     // What a node itself signs is not asked for twice.
     let before = node.get_block_number().await.unwrap();
     let (third, fourth) = (Proxy::before(&anvil.url), Proxy::before(&anvil.url));

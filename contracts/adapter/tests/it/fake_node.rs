@@ -15,6 +15,11 @@ pub fn event() -> B256 {
     keccak256("Happened(uint256)")
 }
 
+/// The transaction of a log.
+pub fn transaction(data: u64) -> B256 {
+    keccak256(data.to_be_bytes())
+}
+
 /// A block: a number that makes its hash its own, and what happened in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
@@ -32,6 +37,10 @@ pub struct Lies {
     pub logs_max: Option<usize>,
     /// Forgets the logs of this block unless asked for it by hash.
     pub forgets: Option<u64>,
+    /// Knows blocks, and no receipts.
+    pub silent: bool,
+    /// Receipts say that transactions failed.
+    pub failed: bool,
     /// Gives logs in the opposite order.
     pub reversed: bool,
     /// Says of logs that they are removed.
@@ -123,6 +132,7 @@ fn answer(request: &Value, state: &Mutex<State>) -> Value {
         "eth_blockNumber" => Ok(json!(quantity(head(&state)))),
         "eth_getBlockByNumber" => Ok(block(&state, number(&params[0]))),
         "eth_getLogs" => logs(&mut state, &params[0]),
+        "eth_getTransactionReceipt" => Ok(receipt(&state, &params[0])),
         other => Err(format!("no method {other}")),
     };
     let mut answer = json!({ "jsonrpc": "2.0", "id": request["id"] });
@@ -158,7 +168,22 @@ fn block(state: &State, number: u64) -> Value {
         "number": quantity(number), "hash": hash(number, block), "parentHash": parent, "timestamp": quantity(1_000 + number),
         "logsBloom": bloom, "sha3Uncles": zero, "miner": Address::ZERO, "stateRoot": zero, "transactionsRoot": zero,
         "receiptsRoot": zero, "difficulty": "0x0", "gasLimit": "0x1", "gasUsed": "0x0", "extraData": "0x", "mixHash": zero,
-        "nonce": "0x0000000000000000", "baseFeePerGas": "0x0", "size": "0x1", "uncles": [], "transactions": [],
+        "nonce": "0x0000000000000000", "baseFeePerGas": "0x0", "size": "0x1", "uncles": [],
+        "transactions": block.logs.iter().map(|data| transaction(*data)).collect::<Vec<_>>(),
+    })
+}
+
+fn receipt(state: &State, wanted: &Value) -> Value {
+    let blocks = state.blocks.iter().zip(0u64..).filter(|_| !state.lies.silent);
+    let found = blocks.flat_map(|(block, at)| block.logs.iter().map(move |data| (block, at, transaction(*data))));
+    let Some((block, at, hash)) = found.into_iter().find(|(.., hash)| json!(hash) == *wanted) else {
+        return Value::Null;
+    };
+    let said = if state.lies.other_block { B256::repeat_byte(9) } else { self::hash(at, block) };
+    json!({
+        "transactionHash": hash, "transactionIndex": "0x0", "blockHash": said, "blockNumber": quantity(at),
+        "from": Address::ZERO, "to": CONTRACT, "cumulativeGasUsed": "0x1", "gasUsed": "0x1", "contractAddress": null,
+        "logs": [], "logsBloom": Bloom::ZERO, "status": quantity(u64::from(!state.lies.failed)), "type": "0x2", "effectiveGasPrice": "0x1",
     })
 }
 
@@ -191,7 +216,7 @@ fn logs(state: &mut State, filter: &Value) -> Result<Value, String> {
             told.push(json!({
                 "address": CONTRACT, "topics": [event()], "data": format!("0x{data:064x}"),
                 "blockNumber": quantity(at), "blockHash": said, "logIndex": quantity(index), "transactionIndex": "0x0",
-                "transactionHash": keccak256(data.to_be_bytes()), "removed": lies.removed,
+                "transactionHash": transaction(*data), "removed": lies.removed,
             }));
         }
     }

@@ -14,7 +14,7 @@ use tribunal_contracts::{
 use tribunal_events::{Address, B256};
 
 use crate::{
-    anvil::{Anvil, DEPLOYER_KEY, NO_NODE},
+    anvil::{Anvil, DEPLOYER_KEY, NO_NODE, until},
     case::Case,
     proxy::{ALWAYS, Proxy, Trouble},
     world::{START_S, World},
@@ -99,16 +99,18 @@ impl Bench {
 
     /// Waits until this many transactions are in the pool, and the newest is another than `not`.
     async fn until_pool(&self, count: usize, not: Option<B256>) -> B256 {
-        loop {
+        let mut newest = B256::ZERO;
+        until("a transaction in the pool", async || {
             let pool = self.pool().await;
-            if let Some((_, last)) = pool.last()
-                && pool.len() == count
-                && Some(*last) != not
-            {
-                return *last;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+            newest = pool.last().map_or(B256::ZERO, |(_, hash)| *hash);
+            pool.len() == count && Some(newest) != not
+        })
+        .await;
+        newest
+    }
+
+    async fn until_nonce(&self, nonce: u64) {
+        until("a nonce", async || self.nonce().await >= nonce).await;
     }
 
     /// Lines of the journal that hold a word.
@@ -214,9 +216,7 @@ async fn killed_between_journal_and_broadcast() {
     let proxy = Proxy::before(&bench.anvil.url);
     proxy.fail("eth_sendRawTransaction", ALWAYS, Trouble::Turned);
     let tried = async {
-        while proxy.asked("eth_sendRawTransaction") == 0 {
-            tokio::task::yield_now().await;
-        }
+        until("a broadcast", async || proxy.asked("eth_sendRawTransaction") > 0).await;
     };
     dies_when(&bench, &proxy, tried).await;
     assert_eq!((bench.nonce().await, bench.lines("signed")), (0, 1));
@@ -248,9 +248,7 @@ async fn killed_after_it_was_mined_and_before_anybody_heard() {
     let proxy = Proxy::before(&bench.anvil.url);
     proxy.fail("eth_getTransactionReceipt", ALWAYS, Trouble::Turned);
     let tried = async {
-        while proxy.asked("eth_getTransactionReceipt") == 0 {
-            tokio::task::yield_now().await;
-        }
+        until("a look", async || proxy.asked("eth_getTransactionReceipt") > 0).await;
     };
     dies_when(&bench, &proxy, tried).await;
     assert_eq!((bench.nonce().await, bench.lines("mined")), (1, 0));
@@ -265,9 +263,7 @@ async fn what_was_journalled_and_never_asked_for_again_does_not_stand_in_the_way
     let proxy = Proxy::before(&bench.anvil.url);
     proxy.fail("eth_sendRawTransaction", ALWAYS, Trouble::Turned);
     let tried = async {
-        while proxy.asked("eth_sendRawTransaction") == 0 {
-            tokio::task::yield_now().await;
-        }
+        until("a broadcast", async || proxy.asked("eth_sendRawTransaction") > 0).await;
     };
     dies_when(&bench, &proxy, tried).await;
     // Nonce 0 is in the journal and on no node; this gets nonce 1 and sees to it that both are mined.
@@ -340,9 +336,7 @@ async fn an_earlier_bump_that_is_mined_instead_counts() {
         let first = bench.until_pool(1, None).await;
         // The node never hears of the raise, and mines the first.
         proxy.fail("eth_sendRawTransaction", ALWAYS, Trouble::Turned);
-        while bench.lines("signed") < 2 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until("a raise", async || bench.lines("signed") > 1).await;
         bench.mine().await;
         first
     };
@@ -398,13 +392,9 @@ async fn a_reorganisation_while_confirmations_are_waited_for_is_mended() {
     let bench = Bench::new().await;
     let sender = bench.sender(SenderSettings { confirmations: 3, ..calm() }).await;
     let watching = async {
-        while bench.nonce().await == 0 {
-            tokio::task::yield_now().await;
-        }
+        bench.until_nonce(1).await;
         bench.ask("anvil_reorg", serde_json::json!([1, []])).await;
-        while bench.nonce().await == 0 {
-            tokio::task::yield_now().await;
-        }
+        bench.until_nonce(1).await;
         bench.mine().await;
         bench.mine().await;
     };
@@ -456,9 +446,7 @@ async fn a_nonce_that_somebody_else_used_while_nobody_looked_is_noticed() {
     let proxy = Proxy::before(&bench.anvil.url);
     proxy.fail("eth_sendRawTransaction", ALWAYS, Trouble::Turned);
     let tried = async {
-        while proxy.asked("eth_sendRawTransaction") == 0 {
-            tokio::task::yield_now().await;
-        }
+        until("a broadcast", async || proxy.asked("eth_sendRawTransaction") > 0).await;
     };
     dies_when(&bench, &proxy, tried).await;
     let theirs = foreign(&bench, 0, 100).await;
@@ -481,9 +469,7 @@ async fn a_pending_transaction_of_somebody_else_is_not_outbid() {
     // This node does not count what waits in the pool.
     proxy.fail("eth_getTransactionCount", ALWAYS, Trouble::Number(0));
     let watching = async {
-        while proxy.asked("eth_getTransactionByHash") < 20 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until("many looks", async || proxy.asked("eth_getTransactionByHash") >= 20).await;
         assert_eq!(bench.lines("signed"), 1);
         assert_eq!(serde_json::json!(bench.pool().await[0].1), theirs);
         bench.mine().await;
@@ -506,9 +492,11 @@ async fn a_nonce_that_was_lost_on_the_way_is_filled() {
         bench.until_pool(2, None).await;
         bench.ask("anvil_dropTransaction", serde_json::json!([theirs])).await;
         bench.automine(true).await;
-        while bench.nonce().await < 2 {
+        until("both mined", async || {
             bench.mine().await;
-        }
+            bench.nonce().await == 2
+        })
+        .await;
     };
     let (sent, ()) = futures::future::join(pay(&sender, 1), watching).await;
     sent.unwrap();
@@ -560,10 +548,11 @@ async fn a_transaction_that_a_dearer_chain_leaves_behind_is_bumped_at_once_to_wh
     let watching = async {
         bench.until_pool(1, None).await;
         bench.ask("anvil_setNextBlockBaseFeePerGas", serde_json::json!([format!("{:#x}", 60 * GWEI)])).await;
-        while bench.nonce().await == 0 {
+        until("it mined", async || {
             bench.mine().await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            bench.nonce().await == 1
+        })
+        .await;
     };
     let (sent, ()) = futures::future::join(pay(&sender, 1), watching).await;
     let mined = sent.unwrap().mined;
@@ -584,13 +573,13 @@ async fn a_chain_without_a_base_fee_gets_old_transactions() {
             let content: serde_json::Value = node.client().request("txpool_content", ()).await.unwrap();
             content["pending"].to_string()
         };
-        let mut first = hashes().await;
-        while !first.contains("gasPrice") {
+        let mut first = String::new();
+        until("a transaction in the pool", async || {
             first = hashes().await;
-        }
-        while hashes().await == first {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+            first.contains("gasPrice")
+        })
+        .await;
+        until("a raise", async || hashes().await != first).await;
         let _: serde_json::Value = node.client().request("evm_mine", ()).await.unwrap();
     };
     let (sent, ()) = futures::future::join(pay(&sender, 1), watching).await;
@@ -730,8 +719,8 @@ async fn what_is_final_is_forgotten_but_for_the_newest() {
     for number in 0..7 {
         pay(&sender, number).await.unwrap();
     }
+    assert_eq!(bench.lines("signed"), 7, "nothing is final yet");
     bench.ask("anvil_mine", serde_json::json!([300])).await;
-    assert_eq!(bench.lines("signed"), 7);
     drop(sender);
     let sender = bench.sender(few).await;
     assert_eq!((bench.lines("signed"), bench.lines("mined")), (3, 3));
@@ -772,9 +761,7 @@ async fn a_step_is_taken_once_over_a_crash_and_two_endpoints() {
         let doomed = chain(&[&proxy.url], deployed.addresses(), &journal).await;
         proxy.fail("eth_sendRawTransaction", ALWAYS, Trouble::Unheard);
         let heard = async {
-            while node.get_transaction_count(account()).await.unwrap() == before {
-                tokio::task::yield_now().await;
-            }
+            until("it mined", async || node.get_transaction_count(account()).await.unwrap() > before).await;
         };
         proxy.fail("eth_getTransactionReceipt", ALWAYS, Trouble::Turned);
         tokio::select! {
