@@ -50,7 +50,7 @@ struct World {
 impl World {
     async fn new() -> Self {
         let anvil = Anvil::start();
-        let chain = JsonRpcChain::deploy(&anvil.url, &DEPLOYER_KEY, IN_PROCESS_TREASURY, 60).await.unwrap();
+        let chain = JsonRpcChain::deploy(&anvil.url, &DEPLOYER_KEY, IN_PROCESS_TREASURY, 7 * 86_400).await.unwrap();
         for party in ["client", "provider"] {
             chain.mint_and_deposit(keys::address(party), Amount::from(DEPOSIT)).await.unwrap();
         }

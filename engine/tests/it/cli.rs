@@ -121,7 +121,7 @@ fn a_node_that_is_away_is_named_with_the_cause() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(69), "{said}");
     let refused = said.to_lowercase().contains("connection refused");
-    assert!(said.contains("at 127.0.0.1:1: ") && refused && !said.contains("secret"), "{said}");
+    assert!(said.contains("cannot be reached: 127.0.0.1:1: ") && refused && !said.contains("secret"), "{said}");
 }
 
 #[test]
