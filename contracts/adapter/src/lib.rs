@@ -33,4 +33,4 @@ pub use in_process::{
 };
 pub use json_rpc::{JsonRpcChain, install_tls};
 pub use registry::Registry;
-pub use step::Step;
+pub use step::{Step, unbond_delay_needed_s};

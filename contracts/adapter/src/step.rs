@@ -202,6 +202,18 @@ impl Step {
     }
 }
 
+/// Seconds that the registry's unbonding delay must have at least for a case of these terms to open: from opening to the
+/// end of the last round if everybody takes all the time there is, and a day to bring the slash. `None` where silence
+/// costs nothing: such terms do not rely on bonds.
+pub fn unbond_delay_needed_s(terms: &Terms) -> Option<u64> {
+    const SLASH_WINDOW_S: u64 = 86_400; // the contract's constant
+    let (it, mediation) = (&terms.timeouts, &terms.mediation);
+    // Each is ten years at most, checked when the terms were read.
+    let rounds_s = (u64::from(mediation.redraws) + 1) * (it.availability_s + it.mediate_s);
+    let needed_s = it.submit_s + it.judge_s + it.draw_s + rounds_s + SLASH_WINDOW_S;
+    (!mediation.silence_slash.is_zero()).then_some(needed_s)
+}
+
 fn bytes(signature: &Signature) -> Bytes {
     Bytes::copy_from_slice(signature.bytes())
 }

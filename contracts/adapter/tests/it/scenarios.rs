@@ -2,7 +2,8 @@ use VerdictKind::{Inconclusive, Invalid, Valid};
 use alloy::providers::Provider;
 use alloy_primitives::address;
 use tribunal_contracts::{
-    Addresses, Chain, ChainFault, InProcessChain, JsonRpcChain, Mined, Step, settle_verdicts_calldata,
+    Addresses, Chain, ChainFault, IN_PROCESS_UNBOND_DELAY_S, InProcessChain, JsonRpcChain, Mined, Step,
+    settle_verdicts_calldata, unbond_delay_needed_s,
 };
 use tribunal_events::{Address, Amount, B256, MoveAction, Outcome, Party, SigningKey, VerdictKind};
 
@@ -229,6 +230,33 @@ async fn shortage(world: &World) {
     poor.must(&poor.open()).await;
 }
 
+/// Terms that rely on bonds open only where bonds stay until their last round is over.
+async fn early_bonds(world: &World) {
+    use prost::Message;
+    let case = Case::funded(world, 39, true).await;
+    let changed = |judge_s, slash: &str| {
+        let mut message = case.terms.message().clone();
+        message.timeouts.as_mut().unwrap().judge_s = judge_s;
+        message.mediation.as_mut().unwrap().silence_slash = slash.into();
+        let terms = std::sync::Arc::new(tribunal_events::Terms::decode(&message.encode_to_vec()).unwrap());
+        let (client, provider, operator) = (case.client.clone(), case.provider.clone(), case.operator.clone());
+        Case { world, terms, client, provider, operator, mediators: case.mediators.clone(), treasury: case.treasury }
+    };
+    // submit, draw and two rounds, and the day after.
+    let fits_s = IN_PROCESS_UNBOND_DELAY_S - (1000 + 200 + 2 * 350 + 86_400);
+    let long = changed(fits_s + 1, "40");
+    let needed_s = unbond_delay_needed_s(&long.terms).unwrap();
+    assert_eq!(needed_s, IN_PROCESS_UNBOND_DELAY_S + 1);
+    let error = format!("BondsLeaveEarly {{ needed: {needed_s}, unbondDelay: {IN_PROCESS_UNBOND_DELAY_S} }}");
+    assert_reverts(long.perform(&long.open()).await, &error);
+    let relaxed = changed(fits_s + 1, "0");
+    assert_eq!(unbond_delay_needed_s(&relaxed.terms), None);
+    relaxed.must(&relaxed.open()).await;
+    let fitting = changed(fits_s, "40");
+    assert_eq!(unbond_delay_needed_s(&fitting.terms), Some(IN_PROCESS_UNBOND_DELAY_S));
+    fitting.must(&fitting.open()).await;
+}
+
 /// What the contracts hash is what the events crate hashes.
 async fn hashes(world: &World) {
     use alloy_sol_types::{SolCall, SolValue, sol};
@@ -336,6 +364,7 @@ on_both_chains! {
     repeats => a_repeated_step_finds_its_earlier_outcome,
     shortage => too_small_a_deposit_is_named_and_can_be_mended,
     hashes => contract_and_events_hash_alike,
+    early_bonds => a_case_that_outlasts_the_bonds_is_not_opened,
 }
 
 #[tokio::test]
