@@ -25,7 +25,8 @@ cp slither/allowed "$work/project"
 cd "$work/project"
 forge build src --build-info > build.log 2>&1 || { cat build.log >&2; exit 1; }
 # Its exit code counts findings of every weight.
-"$work/venv/bin/slither" . --foundry-ignore-compile --filter-paths node_modules --json findings.json > slither.log 2>&1 || true
+"$work/venv/bin/slither" . --foundry-ignore-compile --filter-paths node_modules --json findings.json > slither.log 2>&1 ||
+  true
 [ -s findings.json ] || { cat slither.log >&2; exit 1; }
 python3 - <<'PY'
 import json, sys

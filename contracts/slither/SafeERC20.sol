@@ -3,8 +3,8 @@ pragma solidity ^0.8.30;
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 
-/// @notice Stands in for OpenZeppelin's library while Slither looks: that one calls in assembly, where Slither sees no call
-/// and so no reentrancy. Never deployed.
+/// @notice Stands in for OpenZeppelin's library while Slither looks: that one calls in assembly, where Slither sees no
+/// call and so no reentrancy. Never deployed.
 library SafeERC20 {
     error SafeERC20FailedOperation(address token);
 

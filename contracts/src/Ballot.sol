@@ -7,8 +7,8 @@ import {Signatures} from "./Signatures.sol";
 import {Typed} from "./Typed.sol";
 
 /// @title The votes of a round's panel
-/// @notice Seats a panel, counts its votes and says whether they carry an outcome. Mediators are meant by their place in
-/// `Mediation.mediators`, which is ascending and at most 31 long.
+/// @notice Seats a panel, counts its votes and says whether they carry an outcome. Mediators are meant by their place
+/// in `Mediation.mediators`, which is ascending and at most 31 long.
 library Ballot {
     /// @dev Bytes of a packed vote before its signature.
     uint256 private constant VOTE_HEAD = 36;
@@ -77,10 +77,7 @@ library Ballot {
     }
 
     /// @notice Counts votes.
-    function add(Count memory count, address[] calldata mediators, ITribunalEscrow.Vote[] calldata list)
-        internal
-        view
-    {
+    function add(Count memory count, address[] calldata mediators, ITribunalEscrow.Vote[] calldata list) internal view {
         for (uint256 i = 0; i < list.length; ++i) {
             ITribunalEscrow.Vote calldata vote = list[i];
             address mediator = vote.mediator;
@@ -122,11 +119,10 @@ library Ballot {
     }
 
     /// @notice Refuses an outcome that the votes do not carry.
-    function check(
-        Count memory count,
-        ITribunalEscrow.Mediation calldata mediation,
-        ITribunalEscrow.Outcome outcome
-    ) internal pure {
+    function check(Count memory count, ITribunalEscrow.Mediation calldata mediation, ITribunalEscrow.Outcome outcome)
+        internal
+        pure
+    {
         uint256 quorum = mediation.quorum;
         uint256[4] memory tally = count.tally;
         if (outcome == ITribunalEscrow.Outcome.Valid) {

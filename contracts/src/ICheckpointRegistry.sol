@@ -2,8 +2,8 @@
 pragma solidity ^0.8.30;
 
 /// @title Checkpoints of transparency logs
-/// @notice A log's publisher writes down how long its log is and what its Merkle root is (RFC 6962, SHA-256), so that it
-/// cannot show one history to some and another one to others. The log key's signature (Ed25519) is checked off chain.
+/// @notice A log's publisher writes down how long its log is and what its Merkle root is (RFC 6962, SHA-256), so that
+/// it cannot show one history to some and another one to others. The log key's signature (Ed25519) is checked off chain.
 /// @dev Anyone can publish anything under its own address: a checkpoint says something only to who knows the publisher.
 interface ICheckpointRegistry {
     /// @notice A log as it was.

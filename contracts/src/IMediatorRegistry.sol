@@ -6,8 +6,9 @@ import {ITribunalEscrow} from "./ITribunalEscrow.sol";
 /// @title Mediators' bonds
 /// @notice A mediator's stake in one ERC-20 token: slashed for silence by the escrow, and wholly for two different
 /// verdicts in one round by anyone who shows them.
-/// @dev What is `active` when a case opens cannot leave before the case's last round is over: the escrow refuses terms that
-/// slash for silence and may last longer than `unbondDelay`. Nor does taking back an operator or a limit reach open cases.
+/// @dev What is `active` when a case opens cannot leave before the case's last round is over: the escrow refuses terms
+/// that slash for silence and may last longer than `unbondDelay`. Nor does taking back an operator or a limit reach open
+/// cases.
 interface IMediatorRegistry {
     /// @notice A mediator's stake. All of it can be slashed until it has been paid out.
     struct Bond {
@@ -54,7 +55,8 @@ interface IMediatorRegistry {
     function setOperator(address operator, bool allowed) external;
 
     /// @notice How much the caller stakes on answering when a case appoints it. Zero, the default: nothing. Anyone can
-    /// name anyone in terms, so only a mediator that watches the chain should set it. Less counts for cases that open later.
+    /// name anyone in terms, so only a mediator that watches the chain should set it. Less counts for cases that open
+    /// later.
     function setAppointmentSlashMax(uint256 amount) external;
 
     /// @notice Takes up to `amount` of a bond to the treasury. Only for the escrow.

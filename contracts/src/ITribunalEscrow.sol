@@ -211,8 +211,8 @@ interface ITribunalEscrow {
     event RulingRefused(uint256 indexed index, bytes reason);
     event SilenceSlashed(bytes32 indexed termsHash, address indexed mediator, uint32 round, uint256 slashed);
 
-    /// @notice Stops new cases, deposits and bonds for `duration` seconds, at most a week, and then not again for 30 days.
-    /// Only for the guardian. Whatever was opened or put in before goes on as ever: every step, every timeout, every
+    /// @notice Stops new cases, deposits and bonds for `duration` seconds, at most a week, and then not again for 30
+    /// days. Only for the guardian. Whatever was opened or put in before goes on as ever: every step, every timeout, every
     /// withdrawal. It ends by itself.
     function pause(uint64 duration) external;
 

@@ -455,12 +455,9 @@ contract TribunalEscrow is ITribunalEscrow, EIP712, ReentrancyGuard {
     }
 
     /// @dev Settles as the votes say and pays who voted.
-    function _conclude(
-        Terms calldata terms,
-        Mediation calldata mediation,
-        Ballot.Count memory count,
-        Outcome outcome
-    ) private {
+    function _conclude(Terms calldata terms, Mediation calldata mediation, Ballot.Count memory count, Outcome outcome)
+        private
+    {
         count.check(mediation, outcome);
         uint256 each = _settle(terms, count.termsHash, _cases[count.termsHash], outcome, count.votes());
         address[] calldata mediators = mediation.mediators;

@@ -72,8 +72,8 @@ contract InvariantsTest is Cheats {
         list[0] = FuzzSelector(address(players), selectors);
     }
 
-    /// Every base unit that is held belongs to somebody, and no more than is held; terminal stays terminal, cheats fail,
-    /// bonds stay as long as they must, pauses end.
+    /// Every base unit that is held belongs to somebody, and no more than is held; terminal stays terminal, cheats
+    /// fail, bonds stay as long as they must, pauses end.
     function invariant_moneyIsConservedAndNothingIsBroken() external view {
         address token = players.currency();
         assertEq(players.owed(token), players.held(token), "tokens");

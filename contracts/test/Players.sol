@@ -5,8 +5,8 @@ import {Fixture} from "./Fixture.sol";
 import {ITribunalEscrow} from "../src/ITribunalEscrow.sol";
 import {IMediatorRegistry} from "../src/IMediatorRegistry.sol";
 
-/// @notice Honest, cheating and idle players on a few cases at once, in a token and in native coin. A refused step is no
-/// failure; what a cheater gets is.
+/// @notice Honest, cheating and idle players on a few cases at once, in a token and in native coin. A refused step is
+/// no failure; what a cheater gets is.
 contract Players is Fixture {
     /// At a time; one that is over makes room for the next of its number.
     uint256 private constant CASES = 6;
@@ -331,9 +331,8 @@ contract Players is Fixture {
         _choose(salt);
         uint256 before = _bonded(mediator);
         bool again = _equivocated[mediator];
-        bytes memory call = abi.encodeCall(
-            registry.slashEquivocation, (_termsHash(), _vote(key, 0, 1), _vote(key, 0, 2), 0)
-        );
+        bytes memory call =
+            abi.encodeCall(registry.slashEquivocation, (_termsHash(), _vote(key, 0, 1), _vote(key, 0, 2), 0));
         (bool done,) = address(registry).call(call);
         if (done == again || (done && _bonded(mediator) != 0)) broken = "an equivocator kept something";
         if (!done) return;
@@ -423,8 +422,8 @@ contract Players is Fixture {
         return address(token);
     }
 
-    /// From here everybody gets out whatever the others do: cases end by the clock, brought by anyone, while it is paused;
-    /// every balance, bond and slash can be taken.
+    /// From here everybody gets out whatever the others do: cases end by the clock, brought by anyone, while it is
+    /// paused; every balance, bond and slash can be taken.
     function everybodyOut() external {
         vm.warp(block.timestamp + 40 days);
         vm.prank(GUARDIAN);

@@ -79,6 +79,38 @@ contract RefusalsTest is Fixture {
         _refused(_openCall(client, _consent(PROVIDER, PROVIDER_SEED)), ITribunalEscrow.BadSignature.selector);
     }
 
+    /// Bits beyond a short field are no other terms with the same meaning, even if both parties sign them.
+    function test_open_failsIfShortFieldHasStrayBits() public {
+        bytes32 typehash = keccak256(
+            "Terms(bytes32 dealId,address client,address provider,address token,address treasury,uint256 price,uint8 pricing,uint256 paymentCollateral,uint256 resultsCollateral,uint256 submitCollateral,uint256 judgeCollateral,uint256 mediationFee,uint16 victimBps,uint16 feeBps,bytes32 mediatorsHash,bytes32 timeoutsHash,uint32 rule)"
+        );
+        bytes memory clean = abi.encode(terms);
+        assertTrue(keccak256(bytes.concat(typehash, clean)) == _termsHash(), "the hash");
+        uint8[9] memory short = [1, 2, 3, 4, 6, 12, 13, 16, 0];
+        for (uint256 i = 0; i < 9; ++i) {
+            bytes memory words = abi.encode(terms);
+            if (i < 8) words[32 * uint256(short[i])] = 0x80;
+            bytes32 termsHash = keccak256(bytes.concat(typehash, words));
+            bytes memory call =
+                _openCall(_signedOver(CLIENT, CLIENT_SEED, termsHash), _signedOver(PROVIDER, PROVIDER_SEED, termsHash));
+            for (uint256 k = 0; k < words.length; ++k) {
+                call[4 + k] = words[k];
+            }
+            (bool done,) = address(escrow).call(call);
+            assertTrue(done == (i == 8), vm.toString(i));
+        }
+    }
+
+    function _signedOver(uint256 key, bytes32 seed, bytes32 termsHash)
+        private
+        view
+        returns (ITribunalEscrow.Consent memory consent)
+    {
+        consent.commitment = keccak256(abi.encode(seed));
+        consent.termsSig = _sign(key, _typed(termsHash));
+        consent.agreeSig = _sign(key, escrow.hashMove(termsHash, 1, 0, consent.commitment));
+    }
+
     function test_open_failsIfTwice() public {
         _open();
         _refused(_openCall(), ITribunalEscrow.WrongState.selector);

@@ -4,9 +4,7 @@ pragma solidity ^0.8.30;
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {Fixture} from "./Fixture.sol";
-import {
-    BlockingToken, CallingToken, Closed, FalseToken, IMintable, SilentToken, Thief, TollToken
-} from "./Tokens.sol";
+import {BlockingToken, CallingToken, Closed, FalseToken, IMintable, SilentToken, Thief, TollToken} from "./Tokens.sol";
 import {IMediatorRegistry} from "../src/IMediatorRegistry.sol";
 import {ITribunalEscrow} from "../src/ITribunalEscrow.sol";
 import {MediatorRegistry} from "../src/MediatorRegistry.sol";
@@ -42,9 +40,7 @@ contract TokensTest is Fixture {
     bytes32 private _tollHash = address(new TollToken()).codehash;
 
     function _held() private view returns (uint256) {
-        return terms.token == address(0)
-            ? address(escrow).balance
-            : IMintable(terms.token).balanceOf(address(escrow));
+        return terms.token == address(0) ? address(escrow).balance : IMintable(terms.token).balanceOf(address(escrow));
     }
 
     /// One way for a deal to end, with what it is to pay.

@@ -64,7 +64,7 @@ contract UnbondingTest is Fixture {
         _open();
     }
 
-    /// Whatever the timeouts: a mediator that runs as the case opens is still there a day after the last possible verdict.
+    /// Whatever the timeouts: a mediator that runs as the case opens is still there until a day after the last round.
     function testFuzz_slashSilent_succeedsIfMediatorRanAtOpening(uint256 salt, uint8 redraws) public {
         mediation.redraws = redraws % 4;
         timeouts.submit = _any(salt, 1);

@@ -43,11 +43,7 @@ contract WalletsTest is Fixture {
         return address(wallets[key]) == address(0) ? vm.addr(key) : address(wallets[key]);
     }
 
-    function _voteOf(uint256 key, uint32 round, uint8 verdict)
-        private
-        view
-        returns (ITribunalEscrow.Vote memory vote)
-    {
+    function _voteOf(uint256 key, uint32 round, uint8 verdict) private view returns (ITribunalEscrow.Vote memory vote) {
         vote = _vote(key, round, verdict);
         vote.mediator = _account(key);
     }

@@ -128,7 +128,7 @@ pub(crate) fn registry_vote(it: &SignedVerdict) -> registry::ITribunalEscrow::Vo
 
 /// What a contract said when it reverted.
 pub(crate) enum Revert {
-    /// The deadline has not passed.
+    /// The deadline has not passed, or what is new waits for the end of a pause.
     TooEarly(String),
     /// Somebody has too little in the escrow.
     Insufficient(escrow::TribunalEscrow::DepositTooSmall),
@@ -142,6 +142,7 @@ pub(crate) fn revert(data: &[u8]) -> Revert {
     match Escrow::abi_decode(data) {
         Ok(Escrow::DepositTooSmall(it)) => return Revert::Insufficient(it),
         Ok(Escrow::TooEarly(it)) => return Revert::TooEarly(format!("{it:?}")),
+        Ok(Escrow::Paused(it)) => return Revert::TooEarly(format!("{it:?}")),
         Ok(other) => return Revert::Other(inner(&format!("{other:?}"))),
         Err(_) => {}
     }
@@ -160,4 +161,20 @@ pub(crate) fn revert(data: &[u8]) -> Revert {
 fn inner(debug: &str) -> String {
     let inside = debug.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
     inside.unwrap_or(debug).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy_primitives::U256;
+    use alloy_sol_types::SolError;
+
+    use super::{Revert, escrow::TribunalEscrow, revert};
+
+    #[test]
+    fn a_pause_is_waited_for() {
+        let paused = TribunalEscrow::Paused { until: U256::from(77) }.abi_encode();
+        assert!(matches!(revert(&paused), Revert::TooEarly(reason) if reason == "Paused { until: 77 }"));
+        let too_long = TribunalEscrow::PauseTooLong { duration: U256::from(2), longest: U256::ONE }.abi_encode();
+        assert!(matches!(revert(&too_long), Revert::Other(_)));
+    }
 }

@@ -454,13 +454,17 @@ struct Other {
 }
 
 impl Other {
-    fn start(world: &World, name: &str) -> Self {
+    /// An address that nothing listens at yet.
+    fn port() -> u16 {
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    }
+
+    fn start(world: &World, name: &str, port: u16) -> Self {
         let folder = world.folder.path();
         let key = keys::key(name);
         let text = json!({ "insecure_dev_key": format!("0x{}", hex::encode(**key.secret())),
             "address": format!("{:#x}", key.address()) });
         std::fs::write(folder.join(format!("{name}.json")), text.to_string()).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let settings = format!(
             "[store]\npath = \"{name}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[verifiers]\nartifacts = [\"artifacts\"]\n\
              [markets.panels]\nkind = \"alkahest\"\ngeneration = \"panel\"\nrpc_urls = [{:?}]\nchain_id = 31337\n\
@@ -498,8 +502,8 @@ impl Drop for Other {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panels_quorum_decides_and_no_differs_from_not_yet() {
     let world = World::new(Generation::Panel).await;
-    let other = Other::start(&world, "m2");
-    let running = world.market_with(Peers::new(std::slice::from_ref(&other.url)).unwrap()).await;
+    let port = Other::port();
+    let running = world.market_with(Peers::new(&[format!("http://127.0.0.1:{port}")]).unwrap()).await;
     let mut mediators = keys::addresses(&["m1", "m2", "m3"]);
     mediators.sort();
     let panel = calls::PanelDemand { mediators, quorum: 2, minGrade: 50, data: demand().into() };
@@ -512,6 +516,7 @@ async fn a_panels_quorum_decides_and_no_differs_from_not_yet() {
     let (work, case) = world.fulfill(honest, &claim(true), &panel).await;
     let held = running.until(case, Stage::Held).await;
     assert_eq!((held.held.unwrap().0.as_str(), verdict(work).await), ("few-votes", 0), "one of two has spoken");
+    let other = Other::start(&world, "m2", port);
     running.until(case, Stage::Answered).await;
     assert_eq!(verdict(work).await, 1);
     world.collect(honest, work).await.unwrap();
