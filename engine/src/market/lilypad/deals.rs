@@ -131,7 +131,11 @@ impl Deals {
             return if folder.is_dir() { Ok(Self::Folder(folder)) } else { Err(format!("{place} is no folder")) };
         }
         let url = place.trim_end_matches('/').to_owned();
-        reqwest::Url::parse(&url).map_err(|error| format!("{url}: {error}"))?;
+        let parsed = reqwest::Url::parse(&url).map_err(|error| error.to_string())?;
+        if !parsed.username().is_empty() || parsed.password().is_some() || parsed.query().is_some() {
+            // Settings are shown and faults are logged.
+            return Err("a solver's URL has no user, password or query".into());
+        }
         tribunal_contracts::install_tls();
         let client = reqwest::Client::builder()
             .timeout(PATIENCE)
@@ -161,7 +165,10 @@ impl Deals {
                     format!("the solver: {}", crate::failure::with_causes(&error.without_url()))
                 };
                 let answer = client.get(format!("{url}/deals/{id}")).send().await;
-                let mut answer = answer.and_then(reqwest::Response::error_for_status).map_err(wrong)?;
+                let mut answer = answer.map_err(wrong)?;
+                if answer.status() != reqwest::StatusCode::OK {
+                    return Err(format!("the solver answers with {}", answer.status()));
+                }
                 let mut bytes = Vec::new();
                 while let Some(chunk) = answer.chunk().await.map_err(wrong)? {
                     bytes.extend_from_slice(&chunk);
@@ -378,5 +385,50 @@ pub(super) mod tests {
         assert!(deals.fetch(id).await.unwrap_err().contains("no text"));
         assert!(Deals::new("/nowhere/at/all").is_err());
         assert!(Deals::new("https://").is_err());
+        for secret in ["https://me:secret@solver.example/api/v1", "https://solver.example/api/v1?key=secret"] {
+            assert!(Deals::new(secret).is_err_and(|problem| !problem.contains("secret")));
+        }
+    }
+
+    /// Answers every request so, and tells the paths.
+    fn solver(status: &'static str, body: Vec<u8>) -> (String, std::sync::mpsc::Receiver<String>) {
+        use std::io::{BufRead as _, BufReader, Write as _};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/api/v1/", listener.local_addr().unwrap());
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+                let _ = tell.send(lines.next().unwrap_or_default());
+                lines.find(String::is_empty);
+                let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                // Whoever had enough hangs up.
+                let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+            }
+        });
+        (url, told)
+    }
+
+    #[tokio::test]
+    async fn documents_come_from_a_solver_bounded() {
+        let (id, text) = document(&[]);
+        let container = format!(r#"{{"id":"{id}","state":4,"deal":{text}}}"#) + "\n";
+        let (url, told) = solver("200 OK", container.clone().into_bytes());
+        let fetched = Deals::new(&url).unwrap().fetch(id).await.unwrap();
+        assert_eq!(told.recv().unwrap(), format!("GET /api/v1/deals/{id} HTTP/1.1"));
+        assert_eq!(fetched, container);
+        Deal::read(&fetched, id).unwrap();
+        for (status, body, problem) in [
+            ("404 Not Found", Vec::new(), "404"),
+            ("302 Found", Vec::new(), "302"),
+            ("200 OK", vec![b' '; 8 << 20], "more than"),
+            ("200 OK", vec![0xff], "no text"),
+        ] {
+            let (url, _told) = solver(status, body);
+            let found = Deals::new(&url).unwrap().fetch(id).await.map(|_| status).unwrap_err();
+            assert!(found.contains(problem), "{status}: {found}");
+        }
+        let away = Deals::new("http://127.0.0.1:1").unwrap().fetch(id).await.unwrap_err();
+        assert!(away.starts_with("the solver: "), "{away}");
     }
 }
