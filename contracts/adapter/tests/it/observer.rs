@@ -105,8 +105,7 @@ async fn an_older_node_is_waited_for() {
 
 #[tokio::test]
 async fn limits_of_the_node_on_ranges_and_answers_are_lived_with() {
-    let many: Vec<_> =
-        (0..300u64).map(|number| Block { salt: 0, logs: vec![number; (number % 3) as usize] }).collect();
+    let many: Vec<_> = (0..300u64).map(|number| Block { salt: 0, logs: vec![number; (number % 3) as usize] }).collect();
     let expected: Vec<_> = many.iter().skip(1).flat_map(|block| block.logs.clone()).collect();
     let fake = FakeNode::start(many);
     for lies in [Lies { range_max: Some(7), ..Lies::default() }, Lies { logs_max: Some(3), ..Lies::default() }] {
