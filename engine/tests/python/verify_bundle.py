@@ -1,6 +1,6 @@
 """A second verifier of evidence bundles, written from the format's documentation alone.
 
-    verify_bundle.py [--log-key VKEY] FILE
+    verify_bundle.py [--log-key VKEY] FILE...
 
 It shares nothing with the engine: the container, frames and hashes follow the documentation of `engine/src/bundle.rs`,
 messages `events/proto`, the EIP-712 types and their preimages `contracts/src/ITribunalEscrow.sol`, trees RFC 6962 (with
@@ -12,177 +12,24 @@ not run verifiers, and says so. For each claim it prints a line:
     unchecked   not looked at
     failed      the first thing that is wrong, with which nothing after it was looked at
 
-Exit codes: 0 nothing failed, 1 something failed or the file cannot be read. Input of any kind gives one of the two.
+Exit codes: 0 nothing failed, 1 something failed or a file cannot be read. Input of any kind gives one of the two. Of
+several files each is verified, after a line with its name.
 """
 
-import base64
-import binascii
 import hashlib
-import json
 import re
 import sys
 
-import coincurve
 from blake3 import blake3
-from Crypto.Hash import keccak
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from hashing import Domain, Unsound, compact, derive_key, hexed, object_of, require, unbase64, unhexed
+from messages import Record, Terms, artifacts_of_claim, check_event, check_vote
+from transparency import Checkpoint, LogKey, leaf_hash, root_of_head, root_of_inclusion
 
 FILE_BYTES_MAX = 1 << 30
 SECTIONS_MAX = 65_536
 LINE_BYTES_MAX = 64 + 1 + 20 + 1 + 100 + 1
-ZERO = bytes(32)
-HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
 LOG_SECTIONS = {"checkpoint", "log-key.json", "proofs.json"}
-
-# ---- what can be wrong
-
-
-class Unsound(Exception):
-    """One sentence for people."""
-
-
-def require(condition, sentence):
-    if not condition:
-        raise Unsound(sentence)
-
-
-# ---- hashes and signatures
-
-
-def sha256(*parts):
-    return hashlib.sha256(b"".join(parts)).digest()
-
-
-def keccak256(*parts):
-    return keccak.new(digest_bits=256, data=b"".join(parts)).digest()
-
-
-def derive_key(context, *parts):
-    return blake3(b"".join(parts), derive_key_context=context).digest()
-
-
-def word(number):
-    return number.to_bytes(32, "big")
-
-
-def left_padded(data):
-    return data.rjust(32, b"\x00")
-
-
-class Domain:
-    """The EIP-712 domain of a deal's signatures; chain 0 and the zero address without a contract."""
-
-    def __init__(self, chain_id=0, contract=bytes(20)):
-        kind = b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
-        self.chain_id, self.contract = chain_id, contract
-        self.separator = keccak256(
-            keccak256(kind), keccak256(b"Tribunal"), keccak256(b"1"), word(chain_id), left_padded(contract)
-        )
-
-    def signer(self, signature, struct_hash):
-        """The account whose signature (65 bytes r, s, v) is over the struct."""
-        require(len(signature) == 65, f"a signature has {len(signature)} bytes, not 65")
-        require(signature[64] in (27, 28), f"a signature's v is {signature[64]}, not 27 or 28")
-        require(int.from_bytes(signature[32:64], "big") <= HALF_ORDER, "a signature's s is not the low one")
-        digest = keccak256(b"\x19\x01", self.separator, struct_hash)
-        recoverable = signature[:64] + bytes([signature[64] - 27])
-        try:
-            key = coincurve.PublicKey.from_signature_and_message(recoverable, digest, hasher=None)
-        except Exception:  # the library raises several kinds, its own and plain ones
-            raise Unsound("a signature recovers to no account") from None
-        return keccak256(key.format(compressed=False)[1:])[12:]
-
-
-# ---- protobuf, as much of it as is needed
-
-
-class Message:
-    """The fields of one message. A field that comes twice is merged as protobuf says: numbers by the last, messages by
-    their concatenation."""
-
-    def __init__(self, data):
-        self.fields, at = {}, 0
-        while at < len(data):
-            key, at = varint(data, at)
-            number, wire = key >> 3, key & 7
-            if wire == 0:
-                value, at = varint(data, at)
-            elif wire in (1, 5):
-                size = 8 if wire == 1 else 4
-                value, at = data[at : at + size], at + size
-            elif wire == 2:
-                size, at = varint(data, at)
-                value, at = data[at : at + size], at + size
-            else:
-                raise Unsound(f"a message has a field of wire type {wire}")
-            require(at <= len(data) and number > 0, "a message ends within a field")
-            self.fields.setdefault(number, []).append((wire, value))
-
-    def values(self, number, wire):
-        found = self.fields.get(number, [])
-        require(all(kind == wire for kind, _ in found), f"field {number} of a message has another type")
-        return [value for _, value in found]
-
-    def number(self, number, bits=64):
-        value = (self.values(number, 0) or [0])[-1]
-        require(value < 1 << bits, f"field {number} of a message is beyond {bits} bits")
-        return value
-
-    def bytes(self, number, size=None):
-        value = (self.values(number, 2) or [b""])[-1]
-        require(size is None or len(value) == size, f"field {number} of a message has {len(value)} bytes, not {size}")
-        return value
-
-    def account(self, number):
-        """20 bytes; absent: the zero address."""
-        return self.bytes(number, 20) if self.bytes(number) else bytes(20)
-
-    def text(self, number):
-        return decoded(self.bytes(number), f"field {number} of a message")
-
-    def texts(self, number):
-        return [decoded(value, f"field {number} of a message") for value in self.values(number, 2)]
-
-    def amount(self, number):
-        """Decimal base units below 2^256; absent: zero."""
-        text = self.text(number) or "0"
-        require(re.fullmatch(r"0|[1-9][0-9]{0,77}", text) and int(text) < 1 << 256, "an amount is no decimal number")
-        return int(text)
-
-    def has(self, number):
-        return number in self.fields
-
-    def message(self, number):
-        return Message(b"".join(self.values(number, 2)))
-
-    def messages(self, number):
-        return [Message(value) for value in self.values(number, 2)]
-
-    def one_of(self, numbers, what):
-        found = [number for number in numbers if number in self.fields]
-        require(len(found) == 1, f"{what} is {'missing' if not found else 'of two kinds at once'}")
-        return found[0]
-
-
-def varint(data, at):
-    value = 0
-    for shift in range(0, 70, 7):
-        require(at < len(data), "a message ends within a number")
-        byte, at = data[at], at + 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            require(value < 1 << 64, "a number in a message is beyond 64 bits")
-            return value, at
-    raise Unsound("a number in a message has no end")
-
-
-def decoded(data, what):
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise Unsound(f"{what} is no UTF-8") from None
-
 
 # ---- the container
 
@@ -203,12 +50,12 @@ def sections_of(data):
         require(not lines or lines[-1][2] < match[3], f"section {match[3]} is out of order or there twice")
         lines.append((match[1], int(match[2]), match[3]))
     require(at + sum(size for _, size, _ in lines) + 32 == len(data), "the sections' lengths do not add up to the file")
-    require(derive_key("tribunal.v1 bundle", data[:-32]) == data[-32:], "the file's digest does not match")
     sections = {}
     for digest, size, name in lines:
         sections[name] = data[at : at + size]
         at += size
         require(blake3(sections[name]).hexdigest() == digest, f"the digest of section {name} does not match")
+    require(derive_key("tribunal.v1 bundle", data[:-32]) == data[-32:], "the file's digest does not match")
     return int(first[-1]), sections
 
 
@@ -237,258 +84,6 @@ def require_known_names(number, sections):
     held = LOG_SECTIONS & sections.keys()
     require(len(held) in (0, 3), f"of checkpoint, log key and proofs the file holds only {', '.join(sorted(held))}")
     return count
-
-
-# ---- records
-
-
-class Record:
-    HEADER_BYTES = 1 + 1 + 4 + 4 + 8 + 8 + 32 + 32 + 32 + 8 + 20
-
-    def __init__(self, frame):
-        require(len(frame) >= self.HEADER_BYTES + 32, "is shorter than a record's header")
-        require(frame[0] == 1 and frame[1] == 0, "is of another frame version")
-        integer = lambda at, size: int.from_bytes(frame[at : at + size], "big")  # noqa: E731
-        event_bytes, signature_bytes = integer(2, 4), integer(6, 4)
-        self.position, self.version = integer(10, 8), integer(18, 8)
-        self.deal_id, self.event_id, self.link_before = frame[26:58], frame[58:90], frame[90:122]
-        self.recorded_at_us, self.signer = integer(122, 8), frame[130:150]
-        require(len(frame) == self.HEADER_BYTES + event_bytes + signature_bytes + 32, "has lengths that do not add up")
-        body = frame[self.HEADER_BYTES : -32]
-        self.event_bytes, self.signature = body[:event_bytes], body[event_bytes:]
-        self.frame, self.link = frame, frame[-32:]
-        self.event = Message(self.event_bytes)
-
-    def check(self, before, version, deal_id):
-        """That this is record `version` of the deal and follows `before`."""
-        require(self.version == version, f"says version {self.version}")
-        require(self.deal_id == deal_id, "is of another deal")
-        require(self.position > (before.position if before else 0), "has a log position that does not ascend")
-        require(blake3(self.event_bytes).digest() == self.event_id, "has an event id that is not its event's hash")
-        require(self.link_before == (before.link if before else ZERO), "does not link to the record before")
-        link = derive_key("tribunal.v1 link", self.link_before, self.frame[:-32])
-        require(link == self.link, "has a link that does not match its bytes")
-
-
-KINDS = {
-    10: "proposed", 11: "agreed", 12: "result_submitted", 13: "accepted", 14: "disputed", 15: "seed_revealed",
-    16: "artifact_requested", 17: "artifact_missing", 18: "artifact_served", 19: "vote_committed", 20: "vote_revealed",
-    21: "verdict_given", 22: "withdrawn", 23: "replica_submitted", 40: "panel_drawn", 41: "verdict_reached",
-    42: "deadline_elapsed", 43: "chain_observed", 44: "settled",
-}  # fmt: skip
-OPERATORS_FROM = 40
-
-
-def check_event(record, terms):
-    """The event's kind and content, once it is the signer's."""
-    event = record.event
-    require(event.number(1, 32) == 1, "has an event of another schema version")
-    require(event.bytes(2) == record.deal_id, "has an event of another deal")
-    require(event.bytes(3) == record.signer, "names a signer that is not the event's sender")
-    kind = event.one_of(KINDS, "its event's kind")
-    struct = keccak256(
-        keccak256(b"DealEvent(bytes32 dealId,bytes32 eventHash)"), record.deal_id, blake3(record.event_bytes).digest()
-    )
-    signer = terms.domain.signer(record.signature, struct)
-    require(signer == record.signer, f"is signed by {hexed(signer)}, not by {hexed(record.signer)}, which it names")
-    if kind >= OPERATORS_FROM:
-        require(signer == terms.operator, f"is {KINDS[kind]} and not signed by the operator")
-    return kind, event.message(kind)
-
-
-# ---- terms
-
-
-class Terms:
-    TYPE = (
-        b"Terms(bytes32 dealId,address client,address provider,address token,address treasury,uint256 price,"
-        b"uint8 pricing,uint256 paymentCollateral,uint256 resultsCollateral,uint256 submitCollateral,"
-        b"uint256 judgeCollateral,uint256 mediationFee,uint16 victimBps,uint16 feeBps,bytes32 mediatorsHash,"
-        b"bytes32 timeoutsHash,uint32 rule)"
-    )
-
-    def __init__(self, data):
-        self.deal_id = derive_key("tribunal.v1 deal", data)
-        self.message = terms = Message(data)
-        require(terms.number(1, 32) == 1, "the terms are of another version")
-        members, self.settlement = terms.message(3), terms.message(11)
-        self.client, self.provider, self.operator = (members.bytes(field, 20) for field in (1, 2, 4))
-        self.domain = Domain(self.settlement.number(2), self.settlement.account(3))
-        self.hash = self.struct_hash()
-
-    def struct_hash(self):
-        """Of EIP-712 `Terms`: the deal's `termsHash`."""
-        pricing, timeouts, fee = (self.message.message(field) for field in (8, 9, 10))
-        metered = pricing.one_of((1, 2), "the terms' pricing") == 2
-        return keccak256(
-            keccak256(self.TYPE),
-            self.deal_id,
-            *(left_padded(account) for account in (self.client, self.provider)),
-            *(left_padded(self.settlement.account(field)) for field in (4, 5)),
-            word(pricing.message(2 if metered else 1).amount(1)),
-            word(2 if metered else 1),
-            *(word(amount) for amount in (pricing.amount(3), pricing.amount(4))),
-            *(word(amount) for amount in (timeouts.amount(7), timeouts.amount(8))),
-            word(pricing.amount(5)),
-            word(fee.number(3, 16)),
-            word(0 if fee.number(2, 1) else fee.number(1, 16)),
-            self.mediators_hash(),
-            keccak256(*(word(timeouts.number(field)) for field in range(1, 7))),
-            word(self.settlement.number(1, 32)),
-        )
-
-    def mediators_hash(self):
-        """keccak256(abi.encode(operator, mediators, panelSize, quorum, redraws, drawn, silenceSlash))."""
-        mediation = self.message.message(7)
-        drawn = mediation.one_of((1, 2), "the terms' mediation") == 2
-        rules = mediation.message(2 if drawn else 1)
-        panel_size, quorum, redraws = (rules.number(field, 8) for field in (1, 2, 3)) if drawn else (1, 1, rules.number(1, 8))
-        mediators = mediation.values(3, 2)
-        require(all(len(account) == 20 for account in mediators), "a mediator's account has not 20 bytes")
-        head = [left_padded(self.operator), word(7 * 32), word(panel_size), word(quorum), word(redraws), word(drawn)]
-        tail = [word(len(mediators)), *(left_padded(account) for account in mediators)]
-        return keccak256(*head, word(mediation.amount(4)), *tail)
-
-    def signer_of_consent(self, signature):
-        return self.domain.signer(signature, self.hash)
-
-    def artifacts(self):
-        job, method = self.message.message(4), self.message.message(5)
-        inputs = [entry.text(2) for entry in job.messages(6)]
-        return {job.text(2), job.text(5), *inputs, method.message(2).text(3)} - {""}
-
-
-def artifacts_of_claim(claim):
-    return {claim.text(3), claim.text(6), claim.text(7), *(entry.text(2) for entry in claim.messages(4))} - {""}
-
-
-def check_vote(verdict, sender, terms):
-    """That a mediator's verdict is signed by itself, for this deal."""
-    kind = b"Verdict(bytes32 termsHash,uint32 round,uint8 verdict,uint64 instructionCount,bytes32 digest)"
-    numbers = (word(verdict.number(field, bits)) for field, bits in ((1, 32), (2, 8), (3, 64)))
-    struct = keccak256(keccak256(kind), terms.hash, *numbers, verdict.bytes(4, 32))
-    signer = terms.domain.signer(verdict.bytes(5), struct)
-    require(signer == sender, f"holds a verdict signed by {hexed(signer)}, not by its sender")
-
-
-# ---- the log
-
-
-def leaf_hash(data):
-    return sha256(b"\x00", data)
-
-
-def node_hash(left, right):
-    return sha256(b"\x01", left, right)
-
-
-def root_of_inclusion(index, size, leaf, path):
-    """RFC 9162, section 2.1.3.2; None where the path does not fit."""
-    if not 0 <= index < size:
-        return None
-    at, last, node = index, size - 1, leaf
-    for sibling in path:
-        if last == 0:
-            return None
-        if at & 1 or at == last:
-            node = node_hash(sibling, node)
-            while at and not at & 1:
-                at, last = at >> 1, last >> 1
-        else:
-            node = node_hash(node, sibling)
-        at, last = at >> 1, last >> 1
-    return node if last == 0 else None
-
-
-def root_of_head(deal_id, version, position, link, path):
-    """Of the deal-head map; None where no map can have such a path."""
-    if len(path) > 256 or (path and path[-1] == ZERO):  # beside nothing the entry would stand alone higher up
-        return None
-    node = sha256(b"\x00", deal_id, version.to_bytes(8, "big"), position.to_bytes(8, "big"), link)
-    for depth in reversed(range(len(path))):
-        right = deal_id[depth // 8] >> (7 - depth % 8) & 1
-        node = node_hash(path[depth], node) if right else node_hash(node, path[depth])
-    return node
-
-
-class LogKey:
-    """A verifier key: `<origin>+<key id>+<base64(1 ‖ public key)>`."""
-
-    def __init__(self, vkey):
-        parts = vkey.split("+", 2)
-        require(len(parts) == 3, "a log key is not origin, key id and key with + between")
-        self.origin, tagged = parts[0], unbase64(parts[2])
-        require(re.fullmatch(r"[^\s+]{1,256}", self.origin), "a log key names no log")
-        require(tagged and len(tagged) == 33 and tagged[0] == 1, "a log key is no Ed25519 key")
-        self.public_key, self.id = tagged[1:], sha256(self.origin.encode(), b"\n", tagged)[:4]
-        require(parts[1] == self.id.hex(), "a log key's id is not that of its name and key")
-
-    def certificate_hash(self):
-        kind = keccak256(b"LogKey(string origin,bytes32 publicKey)")
-        return keccak256(kind, keccak256(self.origin.encode()), self.public_key)
-
-
-class Checkpoint:
-    """A signed note, once the signature is the log key's."""
-
-    def __init__(self, note, key):
-        note = decoded(note, "the checkpoint")
-        lines = note.split("\n")
-        require(len(lines) == 7 and lines[4] == lines[6] == "", "the checkpoint is no note of four lines and one signature")
-        numbers = re.fullmatch(r"(0|[1-9][0-9]{0,19})\n(.*)\nheads/1 (0|[1-9][0-9]{0,19}) (.*)", "\n".join(lines[1:4]))
-        require(numbers, "the checkpoint's lines are not as the format has them")
-        self.size, self.deals = int(numbers[1]), int(numbers[3])
-        require(max(self.size, self.deals) < 1 << 64, "the checkpoint has a number beyond 64 bits")
-        self.root, self.heads_root = unbase64(numbers[2], 32), unbase64(numbers[4], 32)
-        require(self.root and self.heads_root, "the checkpoint has a root that is no base64 of 32 bytes")
-        require(lines[0] == key.origin, f"the checkpoint is of log {lines[0]!r}, not of {key.origin!r}")
-        prefix = f"\u2014 {key.origin} "
-        require(lines[5].startswith(prefix), "the checkpoint is not signed under the log's name")
-        signature = unbase64(lines[5][len(prefix) :], 68)
-        require(signature and signature[:4] == key.id, "the checkpoint is signed with another key")
-        text = note[: len(note) - len(lines[5]) - 2]
-        try:
-            Ed25519PublicKey.from_public_bytes(key.public_key).verify(signature[4:], text.encode())
-        except (InvalidSignature, ValueError):
-            raise Unsound("the checkpoint's signature is not the log key's") from None
-
-
-def unbase64(text, size=None):
-    """Standard base64 in its one canonical form; None otherwise."""
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        return None
-    return data if base64.b64encode(data).decode() == text and size in (None, len(data)) else None
-
-
-# ---- JSON
-
-
-def hexed(data):
-    return "0x" + data.hex()
-
-
-def unhexed(text, size):
-    require(isinstance(text, str) and re.fullmatch(r"0x([0-9a-f]{2})*", text), f"{str(text)[:80]!r} is no hex")
-    require(len(text) == 2 + 2 * size, f"a hex number has not {size} bytes")
-    return bytes.fromhex(text[2:])
-
-
-def compact(value):
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
-
-
-def object_of(data, keys, name):
-    """A compact JSON object with exactly these keys in this order."""
-    try:
-        value = json.loads(decoded(data, name))
-        written = compact(value)
-    except (ValueError, RecursionError):
-        raise Unsound(f"{name} is no JSON") from None
-    require(isinstance(value, dict) and list(value) == keys, f"{name} does not have the keys {', '.join(keys)}")
-    require(written == data, f"{name} is not compact JSON")
-    return value
 
 
 # ---- claims
@@ -609,7 +204,9 @@ class Verifier:
             "left_out": left_out,
         }
         require(compact(summary) == self.sections["deal.json"], "deal.json does not say what follows from the records")
-        words = f"summary, {len(held)} reports and {len(artifacts)} artifacts are the records'; {len(left_out)} left out"
+        words = (
+            f"summary, {len(held)} reports and {len(artifacts)} artifacts are the records'; {len(left_out)} left out"
+        )
         self.say("proved", "contents", words)
 
     def no_log(self):
@@ -663,24 +260,34 @@ def hashes_of(value, count_max):
     return path
 
 
+def verified(name, log_key):
+    """Whether nothing in the file fails; prints its claims."""
+    try:
+        with open(name, "rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
+        Verifier(log_key, lambda status, claim, words: print(f"{status:<9} {claim}: {words}")).verify(data)
+    except OSError as problem:
+        print(f"failed    file: cannot be read: {problem.strerror}")
+        return False
+    except Unsound as problem:
+        print(f"failed    {problem}")
+        return False
+    return True
+
+
 def main(arguments):
     log_key = None
-    if len(arguments) == 3 and arguments[0] == "--log-key":
+    if len(arguments) > 2 and arguments[0] == "--log-key":
         log_key, arguments = arguments[1], arguments[2:]
-    if len(arguments) != 1:
-        print("usage: verify_bundle.py [--log-key VKEY] FILE", file=sys.stderr)
+    if not arguments:
+        print("usage: verify_bundle.py [--log-key VKEY] FILE...", file=sys.stderr)
         return 1
-    try:
-        with open(arguments[0], "rb") as file:
-            data = file.read(FILE_BYTES_MAX + 1)
-        Verifier(log_key, lambda status, claim, words: print(f"{status:<10} {claim}: {words}")).verify(data)
-    except OSError as problem:
-        print(f"failed     file: cannot be read: {problem.strerror}")
-        return 1
-    except Unsound as problem:
-        print(f"failed     {problem}")
-        return 1
-    return 0
+    sound = True
+    for name in arguments:
+        if len(arguments) > 1:
+            print(f"== {name}")
+        sound &= verified(name, log_key)
+    return 0 if sound else 1
 
 
 if __name__ == "__main__":
