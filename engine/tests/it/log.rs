@@ -57,7 +57,7 @@ fn leaves(store: &Store) -> Vec<Hash> {
 }
 
 /// RFC 6962, 2.1, word for word.
-fn root(leaves: &[Hash]) -> Hash {
+pub fn root(leaves: &[Hash]) -> Hash {
     match leaves {
         [] => Sha256::digest([]).into(),
         [one] => *one,
