@@ -123,7 +123,7 @@ fn scope(args: &Args) -> Scope {
 }
 
 /// The nodes that `--chain` names, or the settings.
-async fn witness(config: &Config, url: String) -> Result<Witness, Failure> {
+pub(super) async fn witness(config: &Config, url: String) -> Result<Witness, Failure> {
     let urls = match (url.is_empty(), &config.chain.rpc_url) {
         (false, _) => vec![url],
         (true, Some(url)) => vec![url.clone()],
