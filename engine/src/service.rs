@@ -117,7 +117,7 @@ async fn answer(client: &async_nats::Client, state: &HttpState, name: &str, requ
                     if store.head(&id)?.is_none() {
                         return Ok(None);
                     }
-                    let options = AuditOptions { reverify: None, progress: None };
+                    let options = AuditOptions::default();
                     let report = audit(store, Scope::Deals(vec![id]), options)?;
                     let json = serde_json::to_vec(&report).map_err(|fault| Problem::internal(&fault))?;
                     Ok(Some(Bytes::from(json)))

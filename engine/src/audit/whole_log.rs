@@ -1,0 +1,39 @@
+//! What belongs to no single deal: every row of the store, and the times of the log. One pass over the log.
+
+use tribunal_events::Timestamp;
+
+use super::{Audit, Findings, lock};
+use crate::store::{Record, StoreFault};
+
+impl Audit<'_> {
+    /// Checks the rows of the store and the order of the log's times; of a past log, those of its records alone.
+    pub(super) fn whole_log(&self) {
+        let mut findings = Findings::new(None);
+        let mut before = Timestamp::default();
+        let mut seen = |position: u64, record: Option<&Record>| {
+            // What cannot be read is among the damage below.
+            let Some(record) = record.filter(|_| position <= self.last_position) else { return };
+            if record.recorded_at < before {
+                let expected = format!("not before {before}");
+                findings.about(record.deal_id, position, "log-time", expected, record.recorded_at);
+            }
+            before = record.recorded_at;
+        };
+        let checked = match self.options.at {
+            None => self.store.check_with(&mut seen),
+            Some(at) => self.store.check_until(at, &mut seen),
+        };
+        match checked {
+            Ok(check) => {
+                for fault in check.damage {
+                    match fault {
+                        StoreFault::Damaged { place, what } => findings.damage(&place, &what),
+                        fault => return self.stop(fault),
+                    }
+                }
+            }
+            Err(fault) => return self.stop(fault),
+        }
+        lock(&self.whole).extend(findings);
+    }
+}
