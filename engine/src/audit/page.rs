@@ -178,7 +178,7 @@ fn checked(report: &AuditReport) -> Markup {
             table.facts {
                 tbody {
                     (fact("Records", &count(report.records), &html! { "frame, place, event id and hash chain computed again" }))
-                    (fact("Signatures", &count(report.signatures), &html! { "recovered from the bytes as sent; every sender may say what it said" }))
+                    (fact("Signatures", &count(report.signatures), &html! { "recovered from the bytes as sent, and held against who may say what" }))
                     (fact("Deals", &count(report.deals), &html! { "replayed by the rules: each step, deadline, draw, vote, payout and effect" }))
                     @if all { (fact("The log as a whole", &count(report.log_end), &html! { "positions without a gap, times that never go back, every row of the store" })) }
                     @else { (left("The log as a whole", "--all")) }
@@ -265,7 +265,7 @@ fn what_if(report: &AuditReport, options: &PageOptions) -> Markup {
                 b { (count(against.changed_count)) " would differ" } ", " (count(against.not_comparable_count)) " cannot be compared, " (count(against.open)) " have no outcome yet. The record itself stands; this is no discrepancy."
             }
             @if !against.changed.is_empty() {
-                table.deals {
+                table.deals.what-if-table {
                     thead { tr { th { "Deal" } th { "Recorded" } th { "Under the policy" } th { "Why" } } }
                     tbody { @for it in against.changed.iter().take(ROWS_MAX) { tr {
                         td { a.id href={ "#" (it.deal_id) } { (short(&it.deal_id.to_string())) } }
@@ -351,9 +351,9 @@ fn deal(report: &AuditReport, it: &Timeline) -> Markup {
             @if let Some(change) = change { (changed(change)) }
             div.sides {
                 @if let Some(terms) = &it.terms { dl {
-                    dt { "Client" } dd { (account(terms.client)) }
-                    dt { "Provider" } dd { (account(terms.provider)) }
-                    dt { "Operator" } dd { (account(terms.operator)) }
+                    dt { "Client" } dd.mono.wrap { (format!("{:#x}", terms.client)) }
+                    dt { "Provider" } dd.mono.wrap { (format!("{:#x}", terms.provider)) }
+                    dt { "Operator" } dd.mono.wrap { (format!("{:#x}", terms.operator)) }
                     dt { "Price" } dd { (grouped(&terms.pricing.price.to_string())) @if terms.pricing.metered { " an instruction, at most " (grouped(&terms.pricing.payment_collateral.to_string())) } }
                     dt { "At stake" } dd { (grouped(&terms.pricing.results_collateral.to_string())) }
                     dt { "Money in" } dd { @if terms.domain().on_chain() { "chain " (terms.domain().chain_id()) ", " (account(terms.domain().contract())) } @else { "no contract" } }
@@ -393,7 +393,7 @@ fn step(entry: &super::Entry) -> Markup {
 fn changed(change: &Change) -> Markup {
     html! {
         div.what-if {
-            p { b { "Under the other policy: " } (change.recorded.outcome) " → " (change.policy.outcome) ". " (change.why) }
+            p { b { "Under the other policy" } @if change.verdict_differs { " " (change.recorded.outcome) " → " (change.policy.outcome) } ": " (change.why) "." }
             @if change.payouts_differ { div.two {
                 div { span.dim { "recorded" } (money(&change.recorded.payouts)) }
                 div { span.dim { "under the policy" } (money(&change.policy.payouts)) }

@@ -231,7 +231,7 @@ fn a_page_of_very_many_deals_is_bounded_and_says_so() {
 fn the_command_takes_every_option() {
     let folder = tempfile::tempdir().unwrap();
     let (engine, _) = played();
-    engine.store.checkpoint(&folder.path().join("store")).unwrap();
+    engine.store.checkpoint(folder.path().join("store")).unwrap();
     let run = |args: &[&str]| {
         tribunal(folder.path(), &[&["--json", "audit", "--store", "store"], args].concat()).output().unwrap()
     };
