@@ -12,7 +12,7 @@ mod markets;
 mod mediators;
 mod metrics;
 mod openapi;
-mod page;
+pub(crate) mod page;
 mod problem;
 pub mod read;
 

@@ -1,6 +1,6 @@
 //! Read models of deals: what the command line, HTTP and the page show. Folds of the store, nothing else.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tribunal_core::{Deal, Phase, REORGANISED, Settlement, next_deadline, price};
 use tribunal_events::{Address, Amount, DealId, EventKind, Payout, Role, Timestamp};
 
@@ -48,12 +48,13 @@ pub struct DeadlineView {
 }
 
 /// A share of a settlement for readers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PayoutView {
     /// Who.
     pub account: Address,
     /// As what.
-    pub role: &'static str,
+    #[serde(deserialize_with = "crate::audit::word")]
+    pub role: crate::audit::Word,
     /// What it had locked.
     pub locked: Amount,
     /// What it got out.

@@ -24,7 +24,7 @@ use crate::{
     view::{self, DealSummary, PayoutView, TimelineEntry},
 };
 
-const STYLE: &str = include_str!("page.css");
+pub(crate) const STYLE: &str = include_str!("page.css");
 
 /// Looks again when something is recorded, unless somebody is reading further down.
 const SCRIPT: &str = "(()=>{let t;const s=new EventSource('/api/v1/events/stream'+(document.body.dataset.deal?'?deal='+document.body.dataset.deal:''));\
@@ -413,25 +413,25 @@ fn money_moved(deal: &DealSummary) -> Markup {
 }
 
 /// An account, shortened, with a colour of its own.
-pub(super) fn account(address: Address) -> Markup {
+pub(crate) fn account(address: Address) -> Markup {
     let full = format!("{address:#x}");
     let hue = u32::from_be_bytes([address[0], address[1], address[2], address[3]]) % 360;
     html! { span.account title=(full) style={ "--hue:" (hue) } { (short(&full)) } }
 }
 
-pub(super) fn short(text: &str) -> String {
+pub(crate) fn short(text: &str) -> String {
     match text.char_indices().nth(10) {
         Some((cut, _)) if text.is_ascii() && text.len() > 18 => format!("{}…{}", &text[..cut], &text[text.len() - 6..]),
         _ => text.to_owned(),
     }
 }
 
-pub(super) fn when(rfc3339: &str) -> String {
+pub(crate) fn when(rfc3339: &str) -> String {
     rfc3339.get(..19).unwrap_or(rfc3339).replace('T', " ")
 }
 
 /// Digits in groups of three.
-pub(super) fn grouped(number: &str) -> String {
+pub(crate) fn grouped(number: &str) -> String {
     let (sign, digits) = match number.strip_prefix(['+', '-']) {
         Some(digits) => (if number.starts_with('-') { "−" } else { "+" }, digits),
         None => ("", number),
@@ -447,7 +447,7 @@ pub(super) fn grouped(number: &str) -> String {
 }
 
 /// A path as a shell takes it.
-fn quoted(path: &str) -> String {
+pub(crate) fn quoted(path: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%".contains(c);
     if path.chars().all(plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
 }

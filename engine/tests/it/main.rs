@@ -2,6 +2,7 @@
 
 mod anvil;
 mod audit;
+mod audit_options;
 mod bundle;
 mod bus;
 mod chain;
