@@ -20,6 +20,14 @@
 //! | `vote` | a vote that carried the day, and that verification today contradicts |
 //! | `replay` | a history that made this program fail |
 //!
+//! In deals imported from another marketplace, by its own rules (their notes are in [`explain`](crate::import::explain)):
+//!
+//! | code | what does not fit |
+//! |---|---|
+//! | `log`, `answer`, `log-twice`, `contract`, `fork`, `block-time` | an observation: it is none of these contracts', or contradicts another |
+//! | `transition`, `too-early`, `order`, `result`, `mediator` | a step that their table does not have, or not then, or not without another |
+//! | `payments`, `conservation` | other money than their contracts move at that step; more out than in |
+//!
 //! With a node ([`audit_chain`]) beside:
 //!
 //! | code | what differs between record and chain |
@@ -274,6 +282,7 @@ impl Audit<'_> {
             reverified = reverify(&mut examined, service, artifacts);
         }
         let outcome = examined.deal.as_ref().and_then(|deal| deal.outcome()).map_or("open", |outcome| outcome.word());
+        let outcome = if examined.imported.is_some() { "imported" } else { outcome };
         let report = &mut lock(&self.report).0;
         report.deals += 1;
         report.records += examined.records;

@@ -5,6 +5,7 @@ pub mod bundle;
 pub mod contracts;
 pub mod deals;
 pub mod demo;
+pub mod import;
 pub mod keys;
 pub mod market;
 pub mod mediator;
@@ -47,6 +48,8 @@ enum Command {
     Verify(verify::Args),
     /// Replay past deals and find what does not fit.
     Audit(audit::Args),
+    /// Past deals of other marketplaces, from what their contracts said.
+    Import(import::Args),
     /// Portable evidence for one deal.
     Bundle(bundle::Args),
     /// Operator keys as encrypted keystores.
@@ -85,6 +88,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Deals(args) => deals::run(args, json),
             Command::Verify(args) => verify::run(args, json).await,
             Command::Audit(args) => audit::run(args, json).await,
+            Command::Import(args) => import::run(args, json).await,
             Command::Bundle(args) => bundle::run(args, json).await,
             Command::Keys(args) => keys::run(args, json),
             Command::Contracts(args) => contracts::run(args, json).await,

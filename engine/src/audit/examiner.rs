@@ -1,5 +1,7 @@
 //! One deal's records, one after the other, against everything that can be computed again.
 
+mod imported;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -92,6 +94,8 @@ pub struct Examined {
     pub pending: Vec<EffectKind>,
     /// Whether time decided anything.
     pub by_time: bool,
+    /// Where a deal of another marketplace stands, in its own word; nothing for deals made here.
+    pub imported: Option<&'static str>,
     /// What does not fit, and what is worth knowing.
     pub findings: Findings,
 }
@@ -131,6 +135,7 @@ pub struct Examiner {
     owed_at: Timestamp,
     effects: BTreeMap<Digest, Asked>,
     snapshot: Option<(u64, Vec<u8>)>,
+    imported: Option<imported::Observations>,
 }
 
 impl Examiner {
@@ -154,6 +159,7 @@ impl Examiner {
                 engine_events: 0,
                 pending: Vec::new(),
                 by_time: false,
+                imported: None,
                 findings,
             },
             link: ChainLink::GENESIS,
@@ -161,6 +167,7 @@ impl Examiner {
             owed_at: Timestamp::from_us(0),
             effects: BTreeMap::new(),
             snapshot: None,
+            imported: None,
         }
     }
 
@@ -246,6 +253,10 @@ impl Examiner {
         if parsed.deal_id() != self.examined.deal_id {
             findings.record(record, "deal-id", self.examined.deal_id, parsed.deal_id());
             self.lose();
+            return None;
+        }
+        if self.imported.is_some() || self.examined.terms.is_none() && parsed.kind_name() == "foreign_observed" {
+            self.observe_foreign(record, parsed);
             return None;
         }
         if self.examined.terms.is_none() {
@@ -520,6 +531,9 @@ impl Examiner {
         if let Some((version, _)) = &self.snapshot {
             let found = format!("one of version {version}, the deal has {}", self.examined.records);
             self.examined.findings.whole("snapshot", "a snapshot of a version that there is", found);
+        }
+        if self.imported.is_some() {
+            return self.finish_foreign(surroundings);
         }
         let (Some(deal), true) = (&self.examined.deal, self.examined.replayed) else { return };
         if let Some(missing) = self.owed.front() {

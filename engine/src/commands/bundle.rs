@@ -96,7 +96,7 @@ fn export(args: &ExportArgs, json: bool) -> Result<ExitCode, Failure> {
     let bytes = bundle::export(&store, &args.id, source.as_deref());
     bar.finish_and_clear();
     let bytes = bytes.map_err(|fault| match fault {
-        ExportFault::UnknownDeal(_) => Failure::new(EXIT_NO_FILE, fault),
+        ExportFault::UnknownDeal(_) | ExportFault::Imported(_) => Failure::new(EXIT_NO_FILE, fault),
         ExportFault::Store(crate::store::StoreFault::Damaged { .. }) | ExportFault::NoTerms { .. } => {
             Failure::new(EXIT_UNSOUND, fault)
         }

@@ -186,7 +186,7 @@ pub fn http_state(
 }
 
 /// The operator's key: as configured, else a development key beside the store, made the first time.
-fn operator(config: &Config) -> Result<SigningKey, Failure> {
+pub(super) fn operator(config: &Config) -> Result<SigningKey, Failure> {
     if let Some(path) = &config.operator.keystore {
         return keystore::load(path, config.operator.password_file.as_deref());
     }
