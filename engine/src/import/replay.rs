@@ -100,12 +100,11 @@ impl Replay {
     fn step(&mut self, chronicle: &Chronicle, heard: &[Heard], sides: &mut Vec<Side>) {
         let position = heard[0].position;
         self.position = self.position.max(heard.iter().map(|it| it.position).max().unwrap_or_default());
-        let mut states = Vec::new();
-        let mut moves = Vec::new();
+        let (mut states, mut moves, mut legal) = (Vec::new(), Vec::new(), true);
         for it in heard {
             match &it.said {
                 Said::State(state) => {
-                    self.enter(chronicle, *state, it);
+                    legal &= self.enter(chronicle, *state, it);
                     states.push(*state);
                 }
                 Said::Payment { payee, amount, reason, direction } => {
@@ -119,13 +118,16 @@ impl Replay {
         }
         let moves = plain(moves);
         let agreeing = self.agreeing(chronicle, &moves, &states, sides, heard[0].time_s);
-        let fits = self.compare(chronicle, position, &moves, &states, &agreeing);
+        // What belongs to a step that cannot be is nobody's to say.
+        let fits = legal && self.compare(chronicle, position, &moves, &states, &agreeing);
         self.book(position, &moves, fits);
     }
 
-    fn enter(&mut self, chronicle: &Chronicle, state: DealState, heard: &Heard) {
+    /// Whether the table leads there.
+    fn enter(&mut self, chronicle: &Chronicle, state: DealState, heard: &Heard) -> bool {
         let from = self.state;
-        if !leads(from, state) {
+        let legal = leads(from, state);
+        if !legal {
             self.say(
                 heard.position,
                 "transition",
@@ -136,11 +138,13 @@ impl Replay {
         self.steps.push(Step { state, from, position: heard.position, time_s: heard.time_s });
         self.state = state;
         if let (Some(opens), Some(at)) = (super::explain::opens(self, chronicle.agreed.as_ref(), state), heard.time_s)
+            && legal
             && at <= opens
         {
             let expected = format!("{} not before {}", state.word(), opens.saturating_add(1));
             self.say(heard.position, "too-early", expected, format!("at {at}"));
         }
+        legal
     }
 
     /// Results and draws, which stand beside a state change in the same transaction.
@@ -192,7 +196,8 @@ impl Replay {
         for side in [Side::Provider, Side::Client] {
             let payee = if side == Side::Client { self.client } else { self.provider };
             let pays_in = |it: &Move| {
-                it.direction == Direction::PaidIn && payee.map_or(side == Side::Provider, |payee| it.payee == payee)
+                let other = side == Side::Provider && Some(it.payee) != self.client;
+                it.direction == Direction::PaidIn && payee.map_or(other, |payee| it.payee == payee)
             };
             if agrees && !sides.contains(&side) && moves.iter().any(pays_in) {
                 agreeing.push(side);

@@ -13,6 +13,7 @@ mod earnings;
 mod equivocation;
 mod follow;
 mod http;
+mod import;
 mod lilypad;
 mod markets;
 mod mediator;

@@ -2,11 +2,12 @@
 
 use expect_test::{Expect, expect};
 use tribunal_events::{
-    B256, ChainLink, Claim, Digest, Domain, EventId, MoveAction, Party, Receipt, ReceiptStatus, VerdictKind,
+    B256, ChainLink, Claim, Digest, Domain, Envelope, EventId, ForeignCall, ForeignSaid, MoveAction, Party, Receipt,
+    ReceiptStatus, VerdictKind,
 };
 use tribunal_fixtures::{Script, keys};
 
-use crate::{claim, script, terms};
+use crate::{claim, foreign, script, terms};
 
 fn check(actual: impl ToString, expected: Expect) {
     expected.assert_eq(&actual.to_string());
@@ -86,6 +87,23 @@ fn typed_data_has_these_digests() {
     );
     let report = tribunal_events::ReportStruct { requestDigest: word, verdictDigest: B256::repeat_byte(8) };
     check(domain.digest(&report), expect!["0x00c2974e810ada2bf0d5b0be293890cb030ab023fb876bda846a10fcac476ce9"]);
+}
+
+#[test]
+fn an_imported_observation_has_these_bytes_and_ids() {
+    let log = foreign(ForeignSaid::Log {
+        transaction: B256::repeat_byte(4),
+        index: 5,
+        topics: vec![B256::repeat_byte(6)],
+        data: vec![7; 3],
+    });
+    check(log.deal_id(), expect![""]);
+    let signed = Envelope::sign(&log.event(), &Domain::default(), &keys::key("operator")).expect("32 bytes");
+    check(hex::encode(signed.event()), expect![""]);
+    check(signed.event_id(), expect![""]);
+    let answer = foreign(ForeignSaid::Answer { call: ForeignCall::GetDeal, data: vec![8; 3] });
+    let again = Envelope::sign(&answer.event(), &Domain::default(), &keys::key("operator")).expect("32 bytes");
+    check(again.event_id(), expect![""]);
 }
 
 #[test]
