@@ -22,6 +22,14 @@
 //! | `vote` | a vote that carried the day, and that verification today contradicts |
 //! | `replay` | a history that made this program fail |
 //!
+//! In deals imported from another marketplace, by its own rules (their notes are in [`explain`](crate::import::explain)):
+//!
+//! | code | what does not fit |
+//! |---|---|
+//! | `log`, `answer`, `log-twice`, `contract`, `fork`, `block-time` | an observation: it is none of these contracts', or contradicts another |
+//! | `transition`, `too-early`, `order`, `result`, `mediator` | a step that their table does not have, or not then, or not without another |
+//! | `payments`, `conservation` | other money than their contracts move at that step; more out than in |
+//!
 //! With a node ([`audit_chain`]) beside:
 //!
 //! | code | what differs between record and chain |

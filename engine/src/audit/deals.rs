@@ -110,6 +110,7 @@ impl Audit<'_> {
         }
         let compared = self.options.against.map(|against| compare(&examined, &against));
         let outcome = examined.deal.as_ref().and_then(|deal| deal.outcome()).map_or("open", |outcome| outcome.word());
+        let outcome = if examined.imported.is_some() { "imported" } else { outcome };
         Ok(Some(Audited {
             deal_id: *deal_id,
             end,

@@ -1,5 +1,7 @@
 //! One deal's records, one after the other, against everything that can be computed again.
 
+mod imported;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -96,6 +98,8 @@ pub struct Examined {
     pub pending: Vec<EffectKind>,
     /// Whether time decided anything.
     pub by_time: bool,
+    /// Where a deal of another marketplace stands, in its own word; nothing for deals made here.
+    pub imported: Option<&'static str>,
     /// What does not fit, and what is worth knowing.
     pub findings: Findings,
 }
@@ -160,6 +164,7 @@ pub struct Examiner {
     snapshot: Option<(u64, Vec<u8>)>,
     /// Whether ids and links were computed from the bytes already.
     read_by_store: bool,
+    imported: Option<imported::Observations>,
 }
 
 impl Examiner {
@@ -184,6 +189,7 @@ impl Examiner {
                 engine_events: 0,
                 pending: Vec::new(),
                 by_time: false,
+                imported: None,
                 findings,
             },
             owed: VecDeque::new(),
@@ -191,6 +197,7 @@ impl Examiner {
             effects: BTreeMap::new(),
             snapshot: None,
             read_by_store: false,
+            imported: None,
         }
     }
 
@@ -291,6 +298,10 @@ impl Examiner {
         if parsed.deal_id() != self.examined.deal_id {
             findings.record(record, "deal-id", self.examined.deal_id, parsed.deal_id());
             self.lose();
+            return None;
+        }
+        if self.imported.is_some() || self.examined.terms.is_none() && parsed.kind_name() == "foreign_observed" {
+            self.observe_foreign(record, parsed);
             return None;
         }
         if self.examined.terms.is_none() {
@@ -565,6 +576,9 @@ impl Examiner {
         if let Some((version, _)) = &self.snapshot {
             let found = format!("one of version {version}, the deal has {}", self.examined.records);
             self.examined.findings.whole("snapshot", "a snapshot of a version that there is", found);
+        }
+        if self.imported.is_some() {
+            return self.finish_foreign(surroundings);
         }
         let (Some(deal), true) = (&self.examined.deal, self.examined.replayed) else { return };
         let reached = self.examined.last.map_or_else(Timestamp::default, |(_, at)| at);

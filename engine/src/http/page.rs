@@ -19,6 +19,7 @@ use tribunal_events::{Address, Amount, DealId, EventKind, Method, Outcome, Proto
 
 use super::{AtQuery, DealsQuery, HttpState, Problem, read};
 use crate::{
+    import::view::imported,
     replay::ReplayFault,
     store::Store,
     view::{self, DealSummary, PayoutView, TimelineEntry},
@@ -78,14 +79,14 @@ pub(super) async fn deal(
     let page = async {
         let (Path(id), Query(query)) = (id?, query?);
         let id = super::deal_id(&id)?;
-        let found = state.read(move |store| gather(store, &id, query.at)).await?;
-        found.ok_or_else(|| super::no_deal(&id, query.at)).map(|page| (id, page, query.at))
+        if let Some(page) = state.read(move |store| gather(store, &id, query.at)).await? {
+            return Ok((id, one(&id, &page, query.at, state.0.store_hint.as_deref())));
+        }
+        let found = state.read(move |store| imported(store, &id, query.at)).await?;
+        found.ok_or_else(|| super::no_deal(&id, query.at)).map(|it| (id, super::imported::one(&id, &it, query.at)))
     };
     match page.await {
-        Ok((id, page, at)) => {
-            let title = format!("Deal {}", short(&id.to_string()));
-            respond(StatusCode::OK, &title, Some(&id), &one(&id, &page, at, state.0.store_hint.as_deref()))
-        }
+        Ok((id, page)) => respond(StatusCode::OK, &format!("Deal {}", short(&id.to_string())), Some(&id), &page),
         Err(problem) => sorry(&problem),
     }
 }
@@ -347,7 +348,7 @@ fn slashed(page: &DealPage, rows: &[PayoutView]) -> Vec<String> {
     sentence.into_iter().collect()
 }
 
-fn step(id: &DealId, entry: &TimelineEntry) -> Markup {
+pub(super) fn step(id: &DealId, entry: &TimelineEntry) -> Markup {
     let (role, address) = entry.by.split_once(' ').unwrap_or((&entry.by, ""));
     html! {
         li class=(role) {

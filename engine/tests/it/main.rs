@@ -14,6 +14,7 @@ mod earnings;
 mod equivocation;
 mod follow;
 mod http;
+mod import;
 mod lilypad;
 mod log;
 mod markets;
