@@ -9,8 +9,10 @@ pub mod keys;
 pub mod market;
 pub mod mediator;
 pub mod policy;
+mod progress;
 pub mod serve;
 pub mod sign;
+pub mod store;
 pub mod submit;
 pub mod verify;
 
@@ -49,6 +51,8 @@ enum Command {
     Audit(audit::Args),
     /// Portable evidence for one deal.
     Bundle(bundle::Args),
+    /// Check, back up and restore the store.
+    Store(store::Args),
     /// Operator keys as encrypted keystores.
     Keys(keys::Args),
     /// The contracts on a chain of your own.
@@ -86,6 +90,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Verify(args) => verify::run(args, json).await,
             Command::Audit(args) => audit::run(args, json).await,
             Command::Bundle(args) => bundle::run(args, json).await,
+            Command::Store(args) => store::run(args, json).await,
             Command::Keys(args) => keys::run(args, json),
             Command::Contracts(args) => contracts::run(args, json).await,
             Command::Policy(args) => policy::run(args, json),

@@ -11,9 +11,11 @@
 //! what reached the disk.
 
 mod append;
+pub mod backup;
 mod check;
 mod family;
 mod fault;
+mod files;
 mod group;
 mod mark;
 mod open;
@@ -34,12 +36,12 @@ use tribunal_events::{ChainLink, DealId, EventId, Timestamp};
 
 pub use self::{
     append::{Append, CursorUpdate, StreamAppend, Table, TableRow},
-    check::CheckReport,
+    check::{CheckPhase, CheckReport, DAMAGE_MAX},
     fault::{Place, StoreFault},
     reader::{Deals, Log, Stream},
     record::{NewRecord, Record, record_bytes},
 };
-use self::{family::Family, group::GroupSync, mark::Mark};
+use self::{family::Family, group::GroupSync, mark::MarkFile};
 
 /// The format this program reads and writes.
 pub const FORMAT: u64 = 1;
@@ -152,7 +154,7 @@ struct Inner {
 enum Access {
     Write {
         fsync: Fsync,
-        mark: Mark,
+        mark: Arc<MarkFile>,
         /// Present under [`Fsync::Group`].
         group: Option<GroupSync>,
     },
@@ -411,7 +413,10 @@ impl Inner {
 
     /// The record at a position that must exist.
     fn record(&self, position: u64) -> Result<Record, StoreFault> {
-        let frame = self.get(Family::Events, &position.to_be_bytes())?;
+        let frame = self.get(Family::Events, &position.to_be_bytes()).map_err(|fault| match fault {
+            StoreFault::Damaged { place: Place::Files, what } => StoreFault::damaged(Place::Position(position), what),
+            other => other,
+        })?;
         let frame = frame.ok_or_else(|| StoreFault::damaged(Place::Position(position), "the record is missing"))?;
         reader::decode_at(position, &frame)
     }

@@ -4,13 +4,14 @@ use std::{
     sync::{MutexGuard, atomic::Ordering},
 };
 
-use rocksdb::{IteratorMode, WriteBatch, WriteOptions, checkpoint::Checkpoint};
+use rocksdb::{IteratorMode, ReadOptions, WriteBatch, WriteOptions, checkpoint::Checkpoint};
 use tribunal_events::{ChainLink, DealId};
 
 use super::{
     Access, Cursor, Fsync, Head, Intent, META_FORMAT, NewRecord, OutboxEntry, REFUSED_BYTES_MAX, Record, Refused, Row,
     Store, StoreFault, Writer,
     family::{self, Family},
+    mark::{Mark, MarkFile},
     record, row,
 };
 
@@ -199,16 +200,9 @@ impl Store {
         if batch.is_empty() {
             return Ok(records);
         }
-        self.commit(batch, false)?;
+        self.commit(batch, false, position)?;
         writer.next_refused = next_refused;
         inner.last_position.store(position, Ordering::Release);
-        if let Access::Write { fsync: Fsync::Always, mark, .. } = &inner.access
-            && !records.is_empty()
-            && let Err(error) = mark.set(position)
-        {
-            // The records are safe; what is lost is the means to notice damage of the log's end.
-            tracing::warn!(%error, "the store's mark could not be written");
-        }
         Ok(records)
     }
 
@@ -220,7 +214,7 @@ impl Store {
         let _writer = self.writer()?;
         let mut batch = WriteBatch::default();
         self.put_table_rows(&mut batch, rows);
-        self.commit(batch, true)
+        self.commit(batch, true, self.last_position())
     }
 
     /// Stores a value under a key once and for all, synced: the first value wins, whoever else tries.
@@ -235,7 +229,7 @@ impl Store {
         let mut batch = WriteBatch::default();
         let row = row::seal(Family::Intents, key, value.to_vec());
         batch.put_cf(self.0.family(Family::Intents), key, row);
-        self.commit(batch, true)?;
+        self.commit(batch, true, self.last_position())?;
         Ok(Intent::New)
     }
 
@@ -273,7 +267,7 @@ impl Store {
         let mut batch = WriteBatch::default();
         let row = row::seal(Family::Meta, name.as_bytes(), value.to_vec());
         batch.put_cf(self.0.family(Family::Meta), name, row);
-        self.commit(batch, true)
+        self.commit(batch, true, self.last_position())
     }
 
     /// A copy of the store as it stands in a directory that must not exist: hard links where this is the writer, row by
@@ -291,8 +285,11 @@ impl Store {
         if let Access::Read { .. } = self.0.access {
             return self.copy(directory);
         }
+        // Taken first: the copy can only be ahead of it.
+        let reached = Mark { position: self.last_position(), sequence: self.0.db.latest_sequence_number() };
         let checkpoint = Checkpoint::new(&self.0.db).and_then(|it| it.create_checkpoint(directory));
-        checkpoint.map_err(|error| StoreFault::rocks("writing a checkpoint", error))
+        checkpoint.map_err(|error| StoreFault::rocks("writing a checkpoint", error))?;
+        mark(directory, reached)
     }
 
     fn copy(&self, directory: &Path) -> Result<(), StoreFault> {
@@ -303,7 +300,10 @@ impl Store {
         for family in Family::ALL {
             let handle = to.cf_handle(family.name()).expect("opened with every family");
             let mut batch = WriteBatch::default();
-            for row in self.0.db.full_iterator_cf(self.0.family(family), IteratorMode::Start) {
+            let mut options = ReadOptions::default();
+            options.fill_cache(false);
+            options.set_total_order_seek(true);
+            for row in self.0.db.iterator_cf_opt(self.0.family(family), options, IteratorMode::Start) {
                 let (key, row) = row.map_err(fault)?;
                 batch.put_cf(handle, key, row);
                 if batch.size_in_bytes() > COPY_BATCH_BYTES {
@@ -314,7 +314,8 @@ impl Store {
         }
         let mut options = WriteOptions::default();
         options.set_sync(true);
-        to.write_opt(WriteBatch::default(), &options).and_then(|()| to.flush_wal(true)).map_err(fault)
+        to.write_opt(WriteBatch::default(), &options).and_then(|()| to.flush_wal(true)).map_err(fault)?;
+        mark(directory, Mark { position: self.last_position(), sequence: to.latest_sequence_number() })
     }
 
     fn writer(&self) -> Result<MutexGuard<'_, Writer>, StoreFault> {
@@ -331,11 +332,18 @@ impl Store {
         Ok(guard)
     }
 
-    fn commit(&self, batch: WriteBatch, always_sync: bool) -> Result<(), StoreFault> {
-        let Access::Write { fsync, group, .. } = &self.0.access else { return Err(StoreFault::ReadOnly) };
-        self.0.write(batch, always_sync || *fsync == Fsync::Always)?;
+    /// Writes a batch after which `position` is the log's end.
+    fn commit(&self, batch: WriteBatch, always_sync: bool, position: u64) -> Result<(), StoreFault> {
+        let Access::Write { fsync, group, mark } = &self.0.access else { return Err(StoreFault::ReadOnly) };
+        let sync = always_sync || *fsync == Fsync::Always;
+        self.0.write(batch, sync)?;
+        let reached = Mark { position, sequence: self.0.db.latest_sequence_number() };
+        if sync && let Err(error) = mark.set(reached) {
+            // What was written is safe; what is lost is the means to notice damage of the log's end.
+            tracing::warn!(%error, "the store's mark could not be written");
+        }
         if let Some(group) = group {
-            group.written();
+            group.written(reached);
         }
         Ok(())
     }
@@ -363,4 +371,9 @@ impl Store {
             }
         }
     }
+}
+
+fn mark(directory: &Path, reached: Mark) -> Result<(), StoreFault> {
+    let written = MarkFile::open(directory).and_then(|file| file.set(reached));
+    written.map_err(|error| StoreFault::io("writing the copy's mark", error))
 }

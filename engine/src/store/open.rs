@@ -12,7 +12,7 @@ use super::{
     Access, FORMAT, Fsync, Inner, META_FORMAT, Place, Store, StoreFault,
     family::{self, Family},
     group::GroupSync,
-    mark::Mark,
+    mark::{Mark, MarkFile, Marked},
     row,
 };
 
@@ -24,15 +24,17 @@ impl Store {
     pub fn open(path: impl AsRef<Path>, fsync: Fsync) -> Result<Self, StoreFault> {
         let path = path.as_ref().to_path_buf();
         std::fs::create_dir_all(&path).map_err(|error| StoreFault::io("creating the store's directory", error))?;
-        let marked = Mark::read(&path);
+        let marked = marked(&path)?;
         let existing = existing_families(&path)?;
         let db = DB::open_cf_descriptors(&family::database_options(true), &path, family::descriptors(&existing))
             .map_err(|error| opening(&path, error))?;
-        let mark = Mark::open(&path).map_err(|error| StoreFault::io("opening the store's mark", error))?;
+        let mark = MarkFile::open(&path).map_err(|error| StoreFault::io("opening the store's mark", error))?;
+        let mark = Arc::new(mark);
         let (db, poisoned) = (Arc::new(db), Arc::new(AtomicBool::new(false)));
-        let group = (fsync == Fsync::Group).then(|| GroupSync::start(Arc::clone(&db), Arc::clone(&poisoned)));
+        let group = (fsync == Fsync::Group)
+            .then(|| GroupSync::start(Arc::clone(&db), Arc::clone(&poisoned), Arc::clone(&mark)));
         let group = group.transpose().map_err(|error| StoreFault::io("starting the thread that syncs", error))?;
-        let mut inner = Inner::new(db, poisoned, path, Access::Write { fsync, mark, group });
+        let mut inner = Inner::new(db, poisoned, path, Access::Write { fsync, mark: Arc::clone(&mark), group });
         if inner.get(Family::Meta, META_FORMAT.as_bytes())?.is_none() {
             if inner.read_last_position()? > 0 {
                 return Err(row::damaged(Family::Meta, META_FORMAT.as_bytes(), "events without a format version"));
@@ -43,6 +45,10 @@ impl Store {
             inner.write(batch, true)?;
         }
         inner.check_end(marked)?;
+        // What was found is in tables now, and those are synced.
+        let found =
+            Mark { position: inner.last_position.load(Ordering::Acquire), sequence: inner.db.latest_sequence_number() };
+        mark.set(found).map_err(|error| StoreFault::io("writing the store's mark", error))?;
         inner.writer.get_mut().expect("not shared yet").next_refused = inner.last_refused()? + 1;
         Ok(Self(Arc::new(inner)))
     }
@@ -69,7 +75,7 @@ impl Store {
     }
 
     fn open_secondary(path: &Path) -> Result<Self, StoreFault> {
-        let marked = Mark::read(path);
+        let marked = marked(path)?;
         let existing = existing_families(path)?;
         let scratch =
             scratch_directory().map_err(|error| StoreFault::io("creating a directory to read from", error))?;
@@ -101,7 +107,7 @@ impl Store {
     pub fn catch_up(&self) -> Result<(), StoreFault> {
         self.0.usable()?;
         if matches!(self.0.access, Access::Read { .. }) {
-            let marked = Mark::read(&self.0.path);
+            let marked = marked(&self.0.path)?;
             self.0.db.try_catch_up_with_primary().map_err(|error| StoreFault::rocks("reading the log", error))?;
             self.0.check_end(marked)?;
         }
@@ -111,7 +117,7 @@ impl Store {
 
 impl Inner {
     /// Refuses a format that is unknown here and a log that ends before what was acknowledged; takes in its end.
-    fn check_end(&self, marked: Option<u64>) -> Result<(), StoreFault> {
+    fn check_end(&self, marked: Option<Mark>) -> Result<(), StoreFault> {
         let key = META_FORMAT.as_bytes();
         if let Some(row) = self.get(Family::Meta, key)? {
             let body = row::unseal(Family::Meta, key, &row)?;
@@ -122,12 +128,15 @@ impl Inner {
             }
         }
         let last = self.read_last_position()?;
-        if let Some(marked) = marked.filter(|&marked| marked > last) {
-            let what = format!(
-                "the log ends at position {last}, but {marked} was acknowledged; restore a backup, or remove the file \
-                 MARK to go on without the records that are lost"
-            );
+        let without = "restore a backup, or remove the file MARK to go on without what is lost";
+        if let Some(Mark { position, .. }) = marked.filter(|marked| marked.position > last) {
+            let what = format!("the log ends at position {last}, but {position} was acknowledged; {without}");
             return Err(StoreFault::damaged(Place::Position(last + 1), what));
+        }
+        let written = self.db.latest_sequence_number();
+        if let Some(Mark { sequence, .. }) = marked.filter(|marked| marked.sequence > written) {
+            let what = format!("writes end at number {written}, but {sequence} was acknowledged; {without}");
+            return Err(StoreFault::damaged(Place::Files, what));
         }
         if last > 0 {
             self.record(last)?;
@@ -143,6 +152,14 @@ impl Drop for Inner {
             let _ = std::fs::remove_dir_all(scratch);
         }
     }
+}
+
+fn marked(path: &Path) -> Result<Option<Mark>, StoreFault> {
+    let marked = Mark::read(path).map_err(|error| StoreFault::io("reading the store's mark", error))?;
+    if marked == Marked::Damaged {
+        tracing::warn!("the store's mark is damaged; the end of the log cannot be checked against it");
+    }
+    Ok(marked.mark())
 }
 
 fn existing_families(path: &Path) -> Result<Vec<String>, StoreFault> {

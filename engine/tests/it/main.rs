@@ -24,5 +24,8 @@ mod remote_signer;
 mod service;
 mod settlement;
 mod store;
+mod store_backup;
+mod store_damage;
+mod store_format;
 mod submit;
 mod walkthroughs;
