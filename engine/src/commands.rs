@@ -6,6 +6,7 @@ pub mod contracts;
 pub mod deals;
 pub mod demo;
 pub mod keys;
+pub mod log;
 pub mod market;
 pub mod mediator;
 pub mod policy;
@@ -53,6 +54,8 @@ enum Command {
     Bundle(bundle::Args),
     /// Check, back up and restore the store.
     Store(store::Args),
+    /// The record as a transparency log: checkpoints and proofs.
+    Log(log::Args),
     /// Operator keys as encrypted keystores.
     Keys(keys::Args),
     /// The contracts on a chain of your own.
@@ -91,6 +94,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Audit(args) => audit::run(args, json).await,
             Command::Bundle(args) => bundle::run(args, json).await,
             Command::Store(args) => store::run(args, json).await,
+            Command::Log(args) => log::run(args, json).await,
             Command::Keys(args) => keys::run(args, json),
             Command::Contracts(args) => contracts::run(args, json).await,
             Command::Policy(args) => policy::run(args, json),

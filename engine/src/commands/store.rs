@@ -192,13 +192,9 @@ fn back_up(args: &BackupArgs, json: bool) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What lies beside the store and is evidence: what the log said of itself, what markets were told.
+/// What lies beside the store and is evidence: what markets were told.
 fn beside(config: &Config) -> Result<Vec<(String, PathBuf)>, Failure> {
     let mut found = Vec::new();
-    let published = config.beside_the_store(".checkpoints");
-    if published.is_file() {
-        found.push(("checkpoints".to_owned(), published));
-    }
     let folder = config.markets_folder();
     if folder.is_dir() {
         let entries = fs::read_dir(&folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);

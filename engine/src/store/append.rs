@@ -5,7 +5,7 @@ use std::{
 };
 
 use rocksdb::{IteratorMode, ReadOptions, WriteBatch, WriteOptions, checkpoint::Checkpoint};
-use tribunal_events::{ChainLink, DealId};
+use tribunal_events::{ChainLink, DealId, tlog::leaf_hash};
 
 use super::{
     Access, Cursor, Fsync, Head, Intent, META_FORMAT, NewRecord, OutboxEntry, REFUSED_BYTES_MAX, Record, Refused, Row,
@@ -42,32 +42,9 @@ pub struct CursorUpdate {
     pub cursor: Cursor,
 }
 
-/// The engine's own tables, whose keys and values the store does not look into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Table {
-    /// Nodes of the Merkle tree over the log.
-    Tree,
-    /// Signed checkpoints of the log.
-    Checkpoints,
-    /// Read models; rebuildable.
-    Projections,
-}
-
-impl Table {
-    pub(super) const fn family(self) -> Family {
-        match self {
-            Self::Tree => Family::Tree,
-            Self::Checkpoints => Family::Checkpoints,
-            Self::Projections => Family::Projections,
-        }
-    }
-}
-
-/// A row to write into, or to remove from, one of the engine's tables.
+/// A row of a read model to write or to remove; the store does not look into it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TableRow {
-    /// The table.
-    pub table: Table,
+pub struct Projection {
     /// The key; rows are in its byte order.
     pub key: Vec<u8>,
     /// The value; nothing removes the row.
@@ -87,6 +64,8 @@ pub struct Append {
     pub outbox_done: Vec<[u8; 32]>,
     /// Messages that were not admitted.
     pub refused: Vec<Refused>,
+    /// Rows of read models.
+    pub projections: Vec<Projection>,
 }
 
 impl Store {
@@ -96,25 +75,14 @@ impl Store {
     /// [`StoreFault::Conflict`], [`StoreFault::Duplicate`] and [`StoreFault::CursorBack`]: nothing was written. Any fault
     /// of the write itself: unknown what was written, and the store is poisoned.
     pub fn append(&self, append: Append) -> Result<Vec<Record>, StoreFault> {
-        self.append_with(append, |_| Vec::new())
-    }
-
-    /// As [`Store::append`], with rows that depend on the positions and links given: the Merkle tree.
-    ///
-    /// # Errors
-    /// As [`Store::append`].
-    pub fn append_with(
-        &self,
-        append: Append,
-        rows: impl FnOnce(&[Record]) -> Vec<TableRow>,
-    ) -> Result<Vec<Record>, StoreFault> {
         let inner = &*self.0;
         let mut writer = self.writer()?;
         let mut batch = WriteBatch::default();
         let mut position = self.last_position();
         let mut heads: BTreeMap<DealId, Head> = BTreeMap::new();
         let mut seen = BTreeSet::new();
-        let mut records = Vec::with_capacity(append.streams.iter().map(|stream| stream.records.len()).sum());
+        let count = append.streams.iter().map(|stream| stream.records.len()).sum();
+        let (mut records, mut leaves) = (Vec::with_capacity(count), Vec::with_capacity(count));
 
         for stream in append.streams {
             let deal_id = stream.deal_id;
@@ -148,7 +116,9 @@ impl Store {
                     previous: head.link,
                     link: ChainLink::GENESIS,
                 };
-                batch.put_cf(inner.family(Family::Events), position.to_be_bytes(), record::seal(&mut record));
+                let frame = record::seal(&mut record);
+                leaves.push(leaf_hash(&frame));
+                batch.put_cf(inner.family(Family::Events), position.to_be_bytes(), frame);
                 let key = row::index_key(&deal_id, record.version);
                 batch.put_cf(inner.family(Family::Index), key, row::index_row(position, &record.link));
                 batch.put_cf(inner.family(Family::EventIds), event_id.bytes(), position.to_be_bytes());
@@ -196,25 +166,26 @@ impl Store {
             batch.put_cf(inner.family(Family::Refused), key, row);
             next_refused += 1;
         }
-        self.put_table_rows(&mut batch, rows(&records));
+        self.put_projections(&mut batch, append.projections);
+        writer.edge.append(&leaves, inner, &mut batch);
         if batch.is_empty() {
             return Ok(records);
         }
-        self.commit(batch, false, position)?;
+        self.commit_at(batch, false, position)?;
         writer.next_refused = next_refused;
         inner.last_position.store(position, Ordering::Release);
         Ok(records)
     }
 
-    /// Writes rows of the engine's tables alone; synced.
+    /// Writes rows of read models alone; synced.
     ///
     /// # Errors
     /// As [`Store::append`].
-    pub fn put_rows(&self, rows: Vec<TableRow>) -> Result<(), StoreFault> {
+    pub fn project(&self, rows: Vec<Projection>) -> Result<(), StoreFault> {
         let _writer = self.writer()?;
         let mut batch = WriteBatch::default();
-        self.put_table_rows(&mut batch, rows);
-        self.commit(batch, true, self.last_position())
+        self.put_projections(&mut batch, rows);
+        self.commit(batch, true)
     }
 
     /// Stores a value under a key once and for all, synced: the first value wins, whoever else tries.
@@ -229,7 +200,7 @@ impl Store {
         let mut batch = WriteBatch::default();
         let row = row::seal(Family::Intents, key, value.to_vec());
         batch.put_cf(self.0.family(Family::Intents), key, row);
-        self.commit(batch, true, self.last_position())?;
+        self.commit(batch, true)?;
         Ok(Intent::New)
     }
 
@@ -267,7 +238,7 @@ impl Store {
         let mut batch = WriteBatch::default();
         let row = row::seal(Family::Meta, name.as_bytes(), value.to_vec());
         batch.put_cf(self.0.family(Family::Meta), name, row);
-        self.commit(batch, true, self.last_position())
+        self.commit(batch, true)
     }
 
     /// A copy of the store as it stands in a directory that must not exist: hard links where this is the writer, row by
@@ -318,7 +289,7 @@ impl Store {
         mark(directory, Mark { position: self.last_position(), sequence: to.latest_sequence_number() })
     }
 
-    fn writer(&self) -> Result<MutexGuard<'_, Writer>, StoreFault> {
+    pub(super) fn writer(&self) -> Result<MutexGuard<'_, Writer>, StoreFault> {
         self.0.usable()?;
         if let Access::Read { .. } = self.0.access {
             return Err(StoreFault::ReadOnly);
@@ -332,8 +303,13 @@ impl Store {
         Ok(guard)
     }
 
+    /// Writes a batch of rows that are no records.
+    pub(super) fn commit(&self, batch: WriteBatch, always_sync: bool) -> Result<(), StoreFault> {
+        self.commit_at(batch, always_sync, self.last_position())
+    }
+
     /// Writes a batch after which `position` is the log's end.
-    fn commit(&self, batch: WriteBatch, always_sync: bool, position: u64) -> Result<(), StoreFault> {
+    fn commit_at(&self, batch: WriteBatch, always_sync: bool, position: u64) -> Result<(), StoreFault> {
         let Access::Write { fsync, group, mark } = &self.0.access else { return Err(StoreFault::ReadOnly) };
         let sync = always_sync || *fsync == Fsync::Always;
         self.0.write(batch, sync)?;
@@ -362,11 +338,11 @@ impl Store {
         Ok(())
     }
 
-    fn put_table_rows(&self, batch: &mut WriteBatch, rows: Vec<TableRow>) {
-        for TableRow { table, key, value } in rows {
-            let family = self.0.family(table.family());
+    fn put_projections(&self, batch: &mut WriteBatch, rows: Vec<Projection>) {
+        let family = self.0.family(Family::Projections);
+        for Projection { key, value } in rows {
             match value {
-                Some(value) => batch.put_cf(family, &key, row::seal(table.family(), &key, value)),
+                Some(value) => batch.put_cf(family, &key, row::seal(Family::Projections, &key, value)),
                 None => batch.delete_cf(family, &key),
             }
         }

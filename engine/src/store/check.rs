@@ -1,13 +1,14 @@
 use std::{collections::BTreeMap, path::Path, thread};
 
 use rocksdb::{IteratorMode, ReadOptions};
-use tribunal_events::{ChainLink, DealId};
+use tribunal_events::{ChainLink, DealId, tlog::Hash};
 
 use super::{
     Place, Row, Store, StoreFault,
     family::Family,
     files::{self, Files},
     row,
+    tree::{TreeCheck, leaf_of},
 };
 
 /// Findings that are kept; more are counted.
@@ -109,13 +110,27 @@ impl Store {
         self.0.usable()?;
         let mut report = CheckReport::default();
         let last = self.last_position();
+        // Until the first record that cannot be read.
+        let mut tree = Some(TreeCheck::new());
         for first in (1..=last).step_by(CHUNK as usize) {
             let to = last.min(first + CHUNK - 1);
-            let faults = self.check_positions(first, to);
-            report.records += to - first + 1 - faults.len() as u64;
-            faults.into_iter().for_each(|fault| report.add(fault));
+            for checked in self.check_positions(first, to) {
+                match checked {
+                    Ok(leaf) => {
+                        report.records += 1;
+                        let fault = tree.as_mut().and_then(|tree| tree.take(&self.0, &leaf, last).err());
+                        fault.into_iter().for_each(|fault| report.add(fault));
+                    }
+                    Err(fault) => {
+                        report.add(fault);
+                        tree = None;
+                    }
+                }
+            }
             progress(to);
         }
+        let fault = tree.and_then(|tree| tree.finish(&self.0).err());
+        fault.into_iter().for_each(|fault| report.add(fault));
         self.name_deals(&mut report);
         self.check_heads(last, &mut report);
         for family in Family::ALL {
@@ -163,21 +178,21 @@ impl Store {
         Ok(report)
     }
 
-    /// What is wrong at positions, in their order; on all cores, since each is looked at alone.
-    fn check_positions(&self, first: u64, to: u64) -> Vec<StoreFault> {
+    /// The leaves of records, or what is wrong with them; on all cores, since each is looked at alone.
+    fn check_positions(&self, first: u64, to: u64) -> Vec<Result<Hash, StoreFault>> {
         let threads = thread::available_parallelism().map_or(1, usize::from) as u64;
         let share = (to - first + 1).div_ceil(threads);
         thread::scope(|scope| {
             let part = |start: u64| {
                 let end = to.min(start + share - 1);
-                scope.spawn(move || (start..=end).filter_map(|at| self.check_position(at).err()).collect::<Vec<_>>())
+                scope.spawn(move || (start..=end).map(|at| self.check_position(at)).collect::<Vec<_>>())
             };
             let parts: Vec<_> = (first..=to).step_by(share as usize).map(part).collect();
             parts.into_iter().flat_map(|part| part.join().expect("a check does not panic")).collect()
         })
     }
 
-    fn check_position(&self, position: u64) -> Result<(), StoreFault> {
+    fn check_position(&self, position: u64) -> Result<Hash, StoreFault> {
         let record = self.0.record(position)?;
         let damaged = |what: String| {
             let place = Place::Record { position, deal_id: record.deal_id, version: record.version };
@@ -203,7 +218,7 @@ impl Store {
             return damaged("the deal has records and no head".into());
         }
         match self.0.position_of(&record.event_id)? {
-            Some(at) if at == position => Ok(()),
+            Some(at) if at == position => Ok(record),
             other => damaged(format!("the event id index says {other:?}")),
         }
     }

@@ -14,7 +14,11 @@ use super::{
     group::GroupSync,
     mark::{Mark, MarkFile, Marked},
     row,
+    tree::Edge,
 };
+
+/// Opened for writing it becomes the present one.
+const FORMAT_WITHOUT_TREE: u64 = 1;
 
 impl Store {
     /// Opens a store for writing; creates it where there is none. Holds its lock until the last clone is dropped.
@@ -26,6 +30,12 @@ impl Store {
         std::fs::create_dir_all(&path).map_err(|error| StoreFault::io("creating the store's directory", error))?;
         let marked = marked(&path)?;
         let existing = existing_families(&path)?;
+        match missing_family(&path, &existing)? {
+            // An upgrade makes it, and so does whoever goes on after a store's making was cut off.
+            None | Some((_, None | Some(FORMAT_WITHOUT_TREE))) => {}
+            Some((family, Some(FORMAT))) => return Err(family_gone(family)),
+            Some((_, Some(found))) => return Err(StoreFault::Format { found, supported: FORMAT }),
+        }
         let db = DB::open_cf_descriptors(&family::database_options(true), &path, family::descriptors(&existing))
             .map_err(|error| opening(&path, error))?;
         let mark = MarkFile::open(&path).map_err(|error| StoreFault::io("opening the store's mark", error))?;
@@ -44,13 +54,28 @@ impl Store {
             batch.put_cf(inner.family(Family::Meta), META_FORMAT, row);
             inner.write(batch, true)?;
         }
-        inner.check_end(marked)?;
+        let upgrade = inner.check_end(marked, true)?;
         // What was found is in tables now, and those are synced.
         let found =
             Mark { position: inner.last_position.load(Ordering::Acquire), sequence: inner.db.latest_sequence_number() };
         mark.set(found).map_err(|error| StoreFault::io("writing the store's mark", error))?;
         inner.writer.get_mut().expect("not shared yet").next_refused = inner.last_refused()? + 1;
-        Ok(Self(Arc::new(inner)))
+        let mut this = Self(Arc::new(inner));
+        let edge = if upgrade { this.upgrade()? } else { Edge::load(&this.0, this.last_position())? };
+        let inner = Arc::get_mut(&mut this.0).expect("nobody has a clone yet");
+        inner.writer.get_mut().expect("not shared yet").edge = edge;
+        Ok(this)
+    }
+
+    /// From format 1, which had no tree.
+    fn upgrade(&self) -> Result<Edge, StoreFault> {
+        tracing::info!(store = %self.0.path.display(), "format 1: building the tree over the log, once");
+        let edge = Edge::build(self)?;
+        let mut batch = WriteBatch::default();
+        let row = row::seal(Family::Meta, META_FORMAT.as_bytes(), FORMAT.to_be_bytes().to_vec());
+        batch.put_cf(self.0.family(Family::Meta), META_FORMAT, row);
+        self.0.write(batch, true)?;
+        Ok(edge)
     }
 
     /// Opens a store for reading, also while another process writes to it. Sees everything that was appended before the
@@ -77,6 +102,12 @@ impl Store {
     fn open_secondary(path: &Path) -> Result<Self, StoreFault> {
         let marked = marked(path)?;
         let existing = existing_families(path)?;
+        match missing_family(path, &existing)? {
+            None => {}
+            Some((_, None)) => return Err(StoreFault::Missing { path: path.to_path_buf() }),
+            Some((family, Some(FORMAT))) => return Err(family_gone(family)),
+            Some((_, Some(found))) => return Err(StoreFault::Format { found, supported: FORMAT }),
+        }
         let scratch =
             scratch_directory().map_err(|error| StoreFault::io("creating a directory to read from", error))?;
         let mut options = family::database_options(false);
@@ -96,7 +127,7 @@ impl Store {
         if inner.get(Family::Meta, META_FORMAT.as_bytes())?.is_none() {
             return Err(StoreFault::Missing { path: path.to_path_buf() });
         }
-        inner.check_end(marked)?;
+        inner.check_end(marked, false)?;
         Ok(Self(Arc::new(inner)))
     }
 
@@ -109,21 +140,24 @@ impl Store {
         if matches!(self.0.access, Access::Read { .. }) {
             let marked = marked(&self.0.path)?;
             self.0.db.try_catch_up_with_primary().map_err(|error| StoreFault::rocks("reading the log", error))?;
-            self.0.check_end(marked)?;
+            self.0.check_end(marked, false)?;
         }
         Ok(())
     }
 }
 
 impl Inner {
-    /// Refuses a format that is unknown here and a log that ends before what was acknowledged; takes in its end.
-    fn check_end(&self, marked: Option<Mark>) -> Result<(), StoreFault> {
+    /// Refuses a format that is unknown here and a log that ends before what was acknowledged; takes in its end. Whether
+    /// the store is to be upgraded, where that `may` be done.
+    fn check_end(&self, marked: Option<Mark>, may: bool) -> Result<bool, StoreFault> {
         let key = META_FORMAT.as_bytes();
+        let mut upgrade = false;
         if let Some(row) = self.get(Family::Meta, key)? {
             let body = row::unseal(Family::Meta, key, &row)?;
             let found = body.try_into().map(u64::from_be_bytes);
             let found = found.map_err(|_| row::damaged(Family::Meta, key, "a format version has 8 bytes"))?;
-            if found != FORMAT {
+            upgrade = may && found == FORMAT_WITHOUT_TREE;
+            if found != FORMAT && !upgrade {
                 return Err(StoreFault::Format { found, supported: FORMAT });
             }
         }
@@ -142,7 +176,7 @@ impl Inner {
             self.record(last)?;
         }
         self.last_position.store(last, Ordering::Release);
-        Ok(())
+        Ok(upgrade)
     }
 }
 
@@ -167,6 +201,34 @@ fn existing_families(path: &Path) -> Result<Vec<String>, StoreFault> {
         return Ok(Vec::new());
     }
     DB::list_cf(&family::database_options(false), path).map_err(|error| opening(path, error))
+}
+
+fn family_gone(family: Family) -> StoreFault {
+    StoreFault::damaged(Place::Files, format!("the column family {} is missing", family.name()))
+}
+
+/// A family that this format has and the store has not, and the format that the store says it has: another version's, or
+/// one of this version that lost it.
+fn missing_family(path: &Path, existing: &[String]) -> Result<Option<(Family, Option<u64>)>, StoreFault> {
+    let missing = Family::ALL.into_iter().find(|family| existing.iter().all(|name| name != family.name()));
+    let Some(missing) = missing.filter(|_| !existing.is_empty()) else { return Ok(None) };
+    let scratch = scratch_directory().map_err(|error| StoreFault::io("creating a directory to read from", error))?;
+    let mut options = family::database_options(false);
+    options.set_max_open_files(-1);
+    let format = DB::open_cf_as_secondary(&options, path, &scratch, existing).and_then(|db| {
+        db.try_catch_up_with_primary()?;
+        let meta = db.cf_handle(Family::Meta.name());
+        meta.map_or(Ok(None), |meta| db.get_cf(meta, META_FORMAT))
+    });
+    let _ = std::fs::remove_dir_all(&scratch);
+    let row = format.map_err(|error| opening(path, error))?;
+    let found = row.map(|row| {
+        let body = row::unseal(Family::Meta, META_FORMAT.as_bytes(), &row)?;
+        body.try_into().map(u64::from_be_bytes).map_err(|_| {
+            row::damaged(Family::Meta, META_FORMAT.as_bytes(), "a format version has 8 bytes")
+        })
+    });
+    Ok(Some((missing, found.transpose()?)))
 }
 
 fn opening(path: &Path, error: rocksdb::Error) -> StoreFault {

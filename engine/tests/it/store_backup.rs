@@ -167,7 +167,7 @@ fn the_commands_back_up_beside_an_engine_and_say_what_a_restored_store_lacks() {
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let store = filled(&dir.path().join("store"));
     for (name, text) in
-        [("store.history.jsonl", "secret"), ("store.transactions.jsonl", "secret"), ("store.checkpoints", "said\n")]
+        [("store.history.jsonl", "secret"), ("store.transactions.jsonl", "secret")]
     {
         fs::write(dir.path().join(name), text).unwrap();
     }
@@ -180,7 +180,7 @@ fn the_commands_back_up_beside_an_engine_and_say_what_a_restored_store_lacks() {
     assert_eq!(made.status.code(), Some(0), "{made:?}");
     let answer: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
     let names: Vec<_> = answer["files"].as_array().unwrap().iter().map(|file| file["name"].as_str().unwrap()).collect();
-    assert!(names.contains(&"beside/m.cases.jsonl") && names.contains(&"beside/checkpoints"), "{names:?}");
+    assert!(names.contains(&"beside/m.cases.jsonl"), "{names:?}");
     assert!(
         names.iter().all(|name| !name.contains("key") && !name.contains("history") && !name.contains("transactions"))
     );
@@ -193,12 +193,12 @@ fn the_commands_back_up_beside_an_engine_and_say_what_a_restored_store_lacks() {
     assert_eq!(restored.status.code(), Some(0), "{restored:?}");
     let said = text(&restored.stdout);
     for part in
-        ["ends at position 252", "position 253: 1 records are behind", "from message 43 of DEALS", "beside/checkpoints"]
+        ["ends at position 252", "position 253: 1 records are behind", "from message 43 of DEALS", "beside/m.cases.jsonl"]
     {
         assert!(said.contains(part), "{part}: {said}");
     }
     assert_eq!(tribunal(&args).status.code(), Some(69), "it is there now");
-    assert!(!dir.path().join("new.checkpoints").exists() && !dir.path().join("new.history.jsonl").exists());
+    assert!(!dir.path().join("new.history.jsonl").exists());
     assert_eq!(tribunal(&["store", "check", "--store", &at("new")]).status.code(), Some(0));
     assert_eq!(tribunal(&["store", "check", "--backup", &at("backups")]).status.code(), Some(0));
     let current = dir.path().join("backups/000001/store/CURRENT");

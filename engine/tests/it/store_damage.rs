@@ -8,7 +8,7 @@ use std::{
 };
 
 use tribunal_engine::store::{
-    Append, CheckReport, Cursor, CursorUpdate, Fsync, OutboxEntry, Place, Refused, Store, StoreFault, StreamAppend,
+    Append, CheckReport, Cursor, CursorUpdate, Fsync, OutboxEntry, Place, Projection, Refused, Store, StoreFault, StreamAppend,
 };
 use tribunal_events::{DealId, Timestamp};
 
@@ -47,6 +47,7 @@ pub fn filled(path: &Path) -> Store {
             outbox_add: vec![OutboxEntry { id: [number as u8; 32], deal_id, payload: vec![number as u8; 50] }],
             outbox_done: if number % 2 == 0 { Vec::new() } else { vec![[number as u8; 32]] },
             refused: if number % 7 == 0 { vec![refused] } else { Vec::new() },
+            projections: vec![Projection { key: vec![number as u8], value: Some(vec![1; 20]) }],
         };
         store.append(append).unwrap();
         store.put_intent(format!("intent {number}").as_bytes(), &[number as u8; 30]).unwrap();
