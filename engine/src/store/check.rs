@@ -218,7 +218,7 @@ impl Store {
             return damaged("the deal has records and no head".into());
         }
         match self.0.position_of(&record.event_id)? {
-            Some(at) if at == position => Ok(record),
+            Some(at) if at == position => Ok(leaf_of(&record)),
             other => damaged(format!("the event id index says {other:?}")),
         }
     }

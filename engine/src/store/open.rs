@@ -224,9 +224,9 @@ fn missing_family(path: &Path, existing: &[String]) -> Result<Option<(Family, Op
     let row = format.map_err(|error| opening(path, error))?;
     let found = row.map(|row| {
         let body = row::unseal(Family::Meta, META_FORMAT.as_bytes(), &row)?;
-        body.try_into().map(u64::from_be_bytes).map_err(|_| {
-            row::damaged(Family::Meta, META_FORMAT.as_bytes(), "a format version has 8 bytes")
-        })
+        body.try_into()
+            .map(u64::from_be_bytes)
+            .map_err(|_| row::damaged(Family::Meta, META_FORMAT.as_bytes(), "a format version has 8 bytes"))
     });
     Ok(Some((missing, found.transpose()?)))
 }

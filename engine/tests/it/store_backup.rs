@@ -166,9 +166,7 @@ fn the_commands_back_up_beside_an_engine_and_say_what_a_restored_store_lacks() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let store = filled(&dir.path().join("store"));
-    for (name, text) in
-        [("store.history.jsonl", "secret"), ("store.transactions.jsonl", "secret")]
-    {
+    for (name, text) in [("store.history.jsonl", "secret"), ("store.transactions.jsonl", "secret")] {
         fs::write(dir.path().join(name), text).unwrap();
     }
     fs::create_dir(dir.path().join("store.markets")).unwrap();
@@ -192,9 +190,12 @@ fn the_commands_back_up_beside_an_engine_and_say_what_a_restored_store_lacks() {
     let restored = tribunal(&args);
     assert_eq!(restored.status.code(), Some(0), "{restored:?}");
     let said = text(&restored.stdout);
-    for part in
-        ["ends at position 252", "position 253: 1 records are behind", "from message 43 of DEALS", "beside/m.cases.jsonl"]
-    {
+    for part in [
+        "ends at position 252",
+        "position 253: 1 records are behind",
+        "from message 43 of DEALS",
+        "beside/m.cases.jsonl",
+    ] {
         assert!(said.contains(part), "{part}: {said}");
     }
     assert_eq!(tribunal(&args).status.code(), Some(69), "it is there now");

@@ -8,7 +8,8 @@ use std::{
 };
 
 use tribunal_engine::store::{
-    Append, CheckReport, Cursor, CursorUpdate, Fsync, OutboxEntry, Place, Projection, Refused, Store, StoreFault, StreamAppend,
+    Append, CheckReport, Cursor, CursorUpdate, Fsync, OutboxEntry, Place, Projection, Refused, Store, StoreFault,
+    StreamAppend,
 };
 use tribunal_events::{DealId, Timestamp};
 
