@@ -28,5 +28,6 @@ mod store;
 mod store_backup;
 mod store_damage;
 mod store_format;
+mod store_group;
 mod submit;
 mod walkthroughs;
