@@ -441,6 +441,7 @@ const fn located(place: &Place) -> (Option<DealId>, Option<u64>) {
     match place {
         Place::Deal(deal_id) => (Some(*deal_id), None),
         Place::Position(position) => (None, Some(*position)),
-        Place::Files | Place::Row(..) => (None, None),
+        Place::Record { position, deal_id, .. } => (Some(*deal_id), Some(*position)),
+        Place::Files | Place::File { .. } | Place::Row(..) => (None, None),
     }
 }

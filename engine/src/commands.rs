@@ -11,8 +11,10 @@ pub mod log;
 pub mod market;
 pub mod mediator;
 pub mod policy;
+mod progress;
 pub mod serve;
 pub mod sign;
+pub mod store;
 pub mod submit;
 pub mod verify;
 
@@ -53,6 +55,8 @@ enum Command {
     Import(import::Args),
     /// Portable evidence for one deal.
     Bundle(bundle::Args),
+    /// Check, back up and restore the store.
+    Store(store::Args),
     /// The record as a transparency log: checkpoints and proofs.
     Log(log::Args),
     /// Operator keys as encrypted keystores.
@@ -93,6 +97,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Audit(args) => audit::run(args, json).await,
             Command::Import(args) => import::run(args, json).await,
             Command::Bundle(args) => bundle::run(args, json).await,
+            Command::Store(args) => store::run(args, json).await,
             Command::Log(args) => log::run(args, json).await,
             Command::Keys(args) => keys::run(args, json),
             Command::Contracts(args) => contracts::run(args, json).await,

@@ -58,6 +58,8 @@ pub struct StoreConfig {
     pub path: PathBuf,
     /// `always`, `group` or `never`.
     pub fsync: FsyncConfig,
+    /// Folder of backups, for `tribunal store backup`.
+    pub backup: Option<PathBuf>,
 }
 
 /// When a write counts as durable.
@@ -290,7 +292,7 @@ impl Default for BusConfig {
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { path: "tribunal-data".into(), fsync: FsyncConfig::Always }
+        Self { path: "tribunal-data".into(), fsync: FsyncConfig::Always, backup: None }
     }
 }
 

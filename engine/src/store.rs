@@ -1,6 +1,7 @@
 //! The record: an append-only log of deal events over RocksDB, one writer, many readers.
 //!
-//! [`Store::append`] writes events, heads, seen-markers, tree nodes, outbox and bus cursor in one synced batch.
+//! [`Store::append`] writes events, heads, seen-markers, tree nodes, outbox and bus cursor in one synced batch, which
+//! callers that come together share.
 //! Everything else reads. Start at [`Append`], then [`Record`].
 //!
 //! **Invariant:** positions are gapless over the log, versions gapless over a deal; both start from 1.
@@ -11,14 +12,18 @@
 //! what reached the disk.
 
 mod append;
+pub mod backup;
 mod check;
 mod checkpoints;
+mod draft;
 mod family;
 mod fault;
+mod files;
 mod group;
 mod head_map;
 mod mark;
 mod open;
+mod queue;
 mod reader;
 mod record;
 mod row;
@@ -37,13 +42,13 @@ use tribunal_events::{ChainLink, DealId, EventId, Timestamp};
 
 pub use self::{
     append::{Append, CursorUpdate, Projection, StreamAppend},
-    check::CheckReport,
+    check::{CheckPhase, CheckReport, DAMAGE_MAX},
     checkpoints::{DealHead, LogState},
     fault::{Place, StoreFault},
     reader::{Deals, Log, Stream},
     record::{NewRecord, Record, record_bytes},
 };
-use self::{family::Family, group::GroupSync, head_map::HeadMap, mark::Mark, tree::Edge};
+use self::{family::Family, group::GroupSync, head_map::HeadMap, mark::MarkFile, queue::Queue, tree::Edge};
 
 /// The format this program reads and writes.
 pub const FORMAT: u64 = 2;
@@ -150,13 +155,16 @@ struct Inner {
     path: PathBuf,
     poisoned: Arc<AtomicBool>,
     last_position: AtomicU64,
+    /// Writes since it was opened.
+    writes: AtomicU64,
+    queue: Queue,
     writer: Mutex<Writer>,
 }
 
 enum Access {
     Write {
         fsync: Fsync,
-        mark: Mark,
+        mark: Arc<MarkFile>,
         /// Present under [`Fsync::Group`].
         group: Option<GroupSync>,
     },
@@ -186,6 +194,11 @@ impl Store {
     /// Position of the last record; 0 in an empty store.
     pub fn last_position(&self) -> u64 {
         self.0.last_position.load(Ordering::Acquire)
+    }
+
+    /// How often was written since the store was opened; appends that came together count once.
+    pub fn writes(&self) -> u64 {
+        self.0.writes.load(Ordering::Relaxed)
     }
 
     /// Where a deal stands.
@@ -345,6 +358,8 @@ impl Inner {
             path,
             poisoned,
             last_position: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+            queue: Queue::default(),
             writer: Mutex::new(Writer { next_refused: 1, edge: Edge::default(), heads: None }),
         }
     }
@@ -413,7 +428,10 @@ impl Inner {
 
     /// The record at a position that must exist.
     fn record(&self, position: u64) -> Result<Record, StoreFault> {
-        let frame = self.get(Family::Events, &position.to_be_bytes())?;
+        let frame = self.get(Family::Events, &position.to_be_bytes()).map_err(|fault| match fault {
+            StoreFault::Damaged { place: Place::Files, what } => StoreFault::damaged(Place::Position(position), what),
+            other => other,
+        })?;
         let frame = frame.ok_or_else(|| StoreFault::damaged(Place::Position(position), "the record is missing"))?;
         reader::decode_at(position, &frame)
     }
@@ -434,6 +452,7 @@ impl Inner {
         self.usable()?;
         let mut options = WriteOptions::default();
         options.set_sync(sync);
+        self.writes.fetch_add(1, Ordering::Relaxed);
         self.db.write_opt(batch, &options).map_err(|error| {
             self.poison();
             tracing::error!(%error, path = %self.path.display(), "the store failed to write and stops");

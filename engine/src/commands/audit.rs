@@ -3,11 +3,9 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
 use tribunal_contracts::{Account, JsonRpcChain, Witness};
 use tribunal_events::{
     Address, DealId,
@@ -15,6 +13,7 @@ use tribunal_events::{
 };
 use tribunal_verifiers::{OperatorLimits, Service};
 
+use super::progress::Progress;
 use crate::{
     artifacts,
     audit::{
@@ -215,38 +214,6 @@ async fn against_anchors(
         audit_anchors(&store, &origin, &anchors, report).map_err(Failure::unavailable)?;
     }
     Ok(())
-}
-
-/// A bar for what takes long: nothing is drawn before a second has passed.
-struct Progress {
-    start: Instant,
-    template: &'static str,
-    bar: Mutex<Option<ProgressBar>>,
-}
-
-impl Progress {
-    fn new(template: &'static str) -> Self {
-        Self { start: Instant::now(), template, bar: Mutex::new(None) }
-    }
-
-    fn tell(&self, done: u64, total: u64) {
-        if self.start.elapsed() < Duration::from_secs(1) {
-            return;
-        }
-        let mut bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
-        let bar = bar.get_or_insert_with(|| {
-            let style = ProgressStyle::with_template(self.template);
-            ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-        });
-        bar.set_length(total);
-        bar.set_position(done);
-    }
-
-    fn end(&self) {
-        if let Some(bar) = self.bar.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            bar.finish_and_clear();
-        }
-    }
 }
 
 fn audited(args: &Args, config: &Config, path: &Path, policy: Option<&Policy>) -> Result<AuditReport, Failure> {

@@ -1,17 +1,13 @@
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-    sync::{MutexGuard, atomic::Ordering},
-};
+use std::{path::Path, sync::MutexGuard};
 
-use rocksdb::{IteratorMode, WriteBatch, WriteOptions, checkpoint::Checkpoint};
-use tribunal_events::{ChainLink, DealId, tlog::leaf_hash};
+use rocksdb::{IteratorMode, ReadOptions, WriteBatch, WriteOptions, checkpoint::Checkpoint};
+use tribunal_events::DealId;
 
 use super::{
-    Access, Cursor, Fsync, Head, Intent, META_FORMAT, NewRecord, OutboxEntry, REFUSED_BYTES_MAX, Record, Refused, Row,
-    Store, StoreFault, Writer,
+    Access, Cursor, Fsync, Intent, META_FORMAT, NewRecord, OutboxEntry, Refused, Row, Store, StoreFault, Writer,
     family::{self, Family},
-    record, row,
+    mark::{Mark, MarkFile},
+    row,
 };
 
 /// Bytes that a copy writes at once.
@@ -68,121 +64,6 @@ pub struct Append {
 }
 
 impl Store {
-    /// Writes everything or nothing. Under [`Fsync::Always`] it is on the disk when this returns.
-    ///
-    /// # Errors
-    /// [`StoreFault::Conflict`], [`StoreFault::Duplicate`] and [`StoreFault::CursorBack`]: nothing was written. Any fault
-    /// of the write itself: unknown what was written, and the store is poisoned.
-    pub fn append(&self, append: Append) -> Result<Vec<Record>, StoreFault> {
-        let inner = &*self.0;
-        let mut writer = self.writer()?;
-        let mut batch = WriteBatch::default();
-        let mut position = self.last_position();
-        let mut heads: BTreeMap<DealId, Head> = BTreeMap::new();
-        let mut seen = BTreeSet::new();
-        let count = append.streams.iter().map(|stream| stream.records.len()).sum();
-        let (mut records, mut leaves) = (Vec::with_capacity(count), Vec::with_capacity(count));
-
-        for stream in append.streams {
-            let deal_id = stream.deal_id;
-            let known = match heads.get(&deal_id) {
-                Some(head) => Some(*head),
-                None => inner.head(&deal_id)?,
-            };
-            let start = Head { version: 0, last_position: 0, open: false, link: ChainLink::GENESIS };
-            let mut head = known.unwrap_or(start);
-            if head.version != stream.expected_version {
-                let (expected, found) = (stream.expected_version, head.version);
-                return Err(StoreFault::Conflict { deal_id, expected, found });
-            }
-            for new in stream.records {
-                let event_id = new.envelope.event_id();
-                if !seen.insert(event_id) {
-                    return Err(StoreFault::Duplicate { event_id, position: None });
-                }
-                if let Some(position) = inner.position_of(&event_id)? {
-                    return Err(StoreFault::Duplicate { event_id, position: Some(position) });
-                }
-                position += 1;
-                let mut record = Record {
-                    position,
-                    version: head.version + 1,
-                    deal_id,
-                    event_id,
-                    recorded_at: new.recorded_at,
-                    signer: new.signer,
-                    envelope: new.envelope,
-                    previous: head.link,
-                    link: ChainLink::GENESIS,
-                };
-                let frame = record::seal(&mut record);
-                leaves.push(leaf_hash(&frame));
-                batch.put_cf(inner.family(Family::Events), position.to_be_bytes(), frame);
-                let key = row::index_key(&deal_id, record.version);
-                batch.put_cf(inner.family(Family::Index), key, row::index_row(position, &record.link));
-                batch.put_cf(inner.family(Family::EventIds), event_id.bytes(), position.to_be_bytes());
-                head.version = record.version;
-                head.last_position = position;
-                head.link = record.link;
-                records.push(record);
-            }
-            if head.version == 0 {
-                continue; // no event yet, so there is no deal
-            }
-            let was_open = std::mem::replace(&mut head.open, stream.open);
-            if stream.open && !was_open {
-                batch.put_cf(inner.family(Family::Open), deal_id.bytes(), []);
-            } else if was_open && !stream.open {
-                batch.delete_cf(inner.family(Family::Open), deal_id.bytes());
-            }
-            if let Some(bytes) = stream.snapshot {
-                let mut body = head.version.to_be_bytes().to_vec();
-                body.extend_from_slice(&bytes);
-                let row = row::seal(Family::Snapshots, deal_id.bytes(), body);
-                batch.put_cf(inner.family(Family::Snapshots), deal_id.bytes(), row);
-            }
-            heads.insert(deal_id, head);
-        }
-        for (deal_id, head) in &heads {
-            let row = row::seal(Family::Heads, deal_id.bytes(), row::head_body(head));
-            batch.put_cf(inner.family(Family::Heads), deal_id.bytes(), row);
-        }
-        if let Some(update) = append.cursor {
-            self.put_cursor(&mut batch, &update)?;
-        }
-        for (index, entry) in (0u32..).zip(&append.outbox_add) {
-            let row = row::seal(Family::Outbox, &entry.id, row::outbox_body(entry, (position, index)));
-            batch.put_cf(inner.family(Family::Outbox), entry.id, row);
-        }
-        for id in &append.outbox_done {
-            batch.delete_cf(inner.family(Family::Outbox), id);
-        }
-        let mut next_refused = writer.next_refused;
-        for mut refused in append.refused {
-            refused.bytes.truncate(REFUSED_BYTES_MAX);
-            let key = next_refused.to_be_bytes();
-            let row = row::seal(Family::Refused, &key, row::refused_body(&refused));
-            batch.put_cf(inner.family(Family::Refused), key, row);
-            next_refused += 1;
-        }
-        self.put_projections(&mut batch, append.projections);
-        writer.edge.append(&leaves, inner, &mut batch);
-        if batch.is_empty() {
-            return Ok(records);
-        }
-        self.commit(batch, false)?;
-        writer.next_refused = next_refused;
-        inner.last_position.store(position, Ordering::Release);
-        if let Access::Write { fsync: Fsync::Always, mark, .. } = &inner.access
-            && !records.is_empty()
-            && let Err(error) = mark.set(position)
-        {
-            // The records are safe; what is lost is the means to notice damage of the log's end.
-            tracing::warn!(%error, "the store's mark could not be written");
-        }
-        Ok(records)
-    }
-
     /// Writes rows of read models alone; synced.
     ///
     /// # Errors
@@ -262,8 +143,11 @@ impl Store {
         if let Access::Read { .. } = self.0.access {
             return self.copy(directory);
         }
+        // Taken first: the copy can only be ahead of it.
+        let reached = Mark { position: self.last_position(), sequence: self.0.db.latest_sequence_number() };
         let checkpoint = Checkpoint::new(&self.0.db).and_then(|it| it.create_checkpoint(directory));
-        checkpoint.map_err(|error| StoreFault::rocks("writing a checkpoint", error))
+        checkpoint.map_err(|error| StoreFault::rocks("writing a checkpoint", error))?;
+        mark(directory, reached)
     }
 
     fn copy(&self, directory: &Path) -> Result<(), StoreFault> {
@@ -274,7 +158,10 @@ impl Store {
         for family in Family::ALL {
             let handle = to.cf_handle(family.name()).expect("opened with every family");
             let mut batch = WriteBatch::default();
-            for row in self.0.db.full_iterator_cf(self.0.family(family), IteratorMode::Start) {
+            let mut options = ReadOptions::default();
+            options.fill_cache(false);
+            options.set_total_order_seek(true);
+            for row in self.0.db.iterator_cf_opt(self.0.family(family), options, IteratorMode::Start) {
                 let (key, row) = row.map_err(fault)?;
                 batch.put_cf(handle, key, row);
                 if batch.size_in_bytes() > COPY_BATCH_BYTES {
@@ -285,14 +172,18 @@ impl Store {
         }
         let mut options = WriteOptions::default();
         options.set_sync(true);
-        to.write_opt(WriteBatch::default(), &options).and_then(|()| to.flush_wal(true)).map_err(fault)
+        to.write_opt(WriteBatch::default(), &options).and_then(|()| to.flush_wal(true)).map_err(fault)?;
+        mark(directory, Mark { position: self.last_position(), sequence: to.latest_sequence_number() })
+    }
+
+    /// Refuses a reader, and a store whose write failed.
+    pub(super) fn writable(&self) -> Result<(), StoreFault> {
+        self.0.usable()?;
+        if self.is_writer() { Ok(()) } else { Err(StoreFault::ReadOnly) }
     }
 
     pub(super) fn writer(&self) -> Result<MutexGuard<'_, Writer>, StoreFault> {
-        self.0.usable()?;
-        if let Access::Read { .. } = self.0.access {
-            return Err(StoreFault::ReadOnly);
-        }
+        self.writable()?;
         // A panic while the lock was held leaves the numbers in memory in doubt.
         let guard = self.0.writer.lock().map_err(|_| {
             self.0.poison();
@@ -302,30 +193,28 @@ impl Store {
         Ok(guard)
     }
 
+    /// Writes a batch of rows that are no records.
     pub(super) fn commit(&self, batch: WriteBatch, always_sync: bool) -> Result<(), StoreFault> {
-        let Access::Write { fsync, group, .. } = &self.0.access else { return Err(StoreFault::ReadOnly) };
-        self.0.write(batch, always_sync || *fsync == Fsync::Always)?;
+        self.commit_at(batch, always_sync, self.last_position())
+    }
+
+    /// Writes a batch after which `position` is the log's end.
+    pub(super) fn commit_at(&self, batch: WriteBatch, always_sync: bool, position: u64) -> Result<(), StoreFault> {
+        let Access::Write { fsync, group, mark } = &self.0.access else { return Err(StoreFault::ReadOnly) };
+        let sync = always_sync || *fsync == Fsync::Always;
+        self.0.write(batch, sync)?;
+        let reached = Mark { position, sequence: self.0.db.latest_sequence_number() };
+        if sync && let Err(error) = mark.set(reached) {
+            // What was written is safe; what is lost is the means to notice damage of the log's end.
+            tracing::warn!(%error, "the store's mark could not be written");
+        }
         if let Some(group) = group {
-            group.written();
+            group.written(reached);
         }
         Ok(())
     }
 
-    fn put_cursor(&self, batch: &mut WriteBatch, update: &CursorUpdate) -> Result<(), StoreFault> {
-        let CursorUpdate { stream, cursor } = update;
-        if let Some(known) = self.0.cursor(stream)? {
-            let (found, given) = ((known.incarnation, known.sequence), (cursor.incarnation, cursor.sequence));
-            if given < found {
-                return Err(StoreFault::CursorBack { stream: stream.clone(), found, given });
-            }
-        }
-        let key = row::cursor_key(stream, cursor.incarnation);
-        let row = row::seal(Family::Cursors, &key, row::cursor_body(cursor));
-        batch.put_cf(self.0.family(Family::Cursors), key, row);
-        Ok(())
-    }
-
-    fn put_projections(&self, batch: &mut WriteBatch, rows: Vec<Projection>) {
+    pub(super) fn put_projections(&self, batch: &mut WriteBatch, rows: Vec<Projection>) {
         let family = self.0.family(Family::Projections);
         for Projection { key, value } in rows {
             match value {
@@ -334,4 +223,9 @@ impl Store {
             }
         }
     }
+}
+
+fn mark(directory: &Path, reached: Mark) -> Result<(), StoreFault> {
+    let written = MarkFile::open(directory).and_then(|file| file.set(reached));
+    written.map_err(|error| StoreFault::io("writing the copy's mark", error))
 }

@@ -7,8 +7,24 @@ use tribunal_events::{DealId, EventId};
 pub enum Place {
     /// The files as a whole.
     Files,
+    /// A file of the store, by its name, and the byte where what is wrong starts.
+    File {
+        /// Its name.
+        name: String,
+        /// Where in it, if that is known.
+        offset: Option<u64>,
+    },
     /// The record at this log position.
     Position(u64),
+    /// The record at this log position, of this deal.
+    Record {
+        /// Log position.
+        position: u64,
+        /// Its deal.
+        deal_id: DealId,
+        /// Version in the deal's stream.
+        version: u64,
+    },
     /// The stream, head or snapshot of this deal.
     Deal(DealId),
     /// A row of a column family, key in hex.
@@ -19,7 +35,12 @@ impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Files => write!(f, "the files"),
+            Self::File { name, offset: None } => write!(f, "{name}"),
+            Self::File { name, offset: Some(offset) } => write!(f, "{name}, byte {offset}"),
             Self::Position(position) => write!(f, "log position {position}"),
+            Self::Record { position, deal_id, version } => {
+                write!(f, "log position {position}, deal {deal_id}, version {version}")
+            }
             Self::Deal(deal_id) => write!(f, "deal {deal_id}"),
             Self::Row(family, key) => write!(f, "row {key} of {family}"),
         }

@@ -9,12 +9,15 @@ use std::{
 
 use rocksdb::DB;
 
+use super::mark::{Mark, MarkFile};
+
 /// Writes wait this long at most for their sync.
 const INTERVAL: Duration = Duration::from_millis(20);
 
 #[derive(Default)]
 struct State {
-    dirty: bool,
+    /// How far was written what is not synced yet.
+    dirty: Option<Mark>,
     stop: bool,
 }
 
@@ -25,35 +28,41 @@ pub(super) struct GroupSync {
 }
 
 impl GroupSync {
-    pub(super) fn start(db: Arc<DB>, poisoned: Arc<AtomicBool>) -> std::io::Result<Self> {
+    pub(super) fn start(db: Arc<DB>, poisoned: Arc<AtomicBool>, mark: Arc<MarkFile>) -> std::io::Result<Self> {
         let shared = Arc::new((Mutex::new(State::default()), Condvar::new()));
         let ours = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("store-sync".into()).spawn(move || run(&ours, &db, &poisoned))?;
+        let thread =
+            std::thread::Builder::new().name("store-sync".into()).spawn(move || run(&ours, &db, &poisoned, &mark))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
     /// Something was written that is not synced yet.
-    pub(super) fn written(&self) {
+    pub(super) fn written(&self, mark: Mark) {
         let (state, changed) = &*self.shared;
-        state.lock().unwrap_or_else(PoisonError::into_inner).dirty = true;
+        state.lock().unwrap_or_else(PoisonError::into_inner).dirty = Some(mark);
         changed.notify_one();
     }
 }
 
-fn run(shared: &(Mutex<State>, Condvar), db: &DB, poisoned: &AtomicBool) {
+fn run(shared: &(Mutex<State>, Condvar), db: &DB, poisoned: &AtomicBool, file: &MarkFile) {
     let (state, changed) = shared;
     let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        let held = changed.wait_while(lock(), |state| !state.dirty && !state.stop);
+        let held = changed.wait_while(lock(), |state| state.dirty.is_none() && !state.stop);
         let held = held.unwrap_or_else(PoisonError::into_inner);
         let held = changed.wait_timeout_while(held, INTERVAL, |state| !state.stop);
         let mut held = held.unwrap_or_else(PoisonError::into_inner).0;
         let (dirty, stop) = (std::mem::take(&mut held.dirty), held.stop);
         drop(held);
-        if dirty && let Err(error) = db.flush_wal(true) {
-            poisoned.store(true, Ordering::Release);
-            tracing::error!(%error, "the store failed to sync and stops");
-            return;
+        if let Some(mark) = dirty {
+            if let Err(error) = db.flush_wal(true) {
+                poisoned.store(true, Ordering::Release);
+                tracing::error!(%error, "the store failed to sync and stops");
+                return;
+            }
+            if let Err(error) = file.set(mark) {
+                tracing::warn!(%error, "the store's mark could not be written");
+            }
         }
         if stop {
             return;

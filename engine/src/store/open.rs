@@ -12,7 +12,7 @@ use super::{
     Access, FORMAT, Fsync, Inner, META_FORMAT, Place, Store, StoreFault,
     family::{self, Family},
     group::GroupSync,
-    mark::Mark,
+    mark::{Mark, MarkFile, Marked},
     row,
     tree::Edge,
 };
@@ -28,15 +28,23 @@ impl Store {
     pub fn open(path: impl AsRef<Path>, fsync: Fsync) -> Result<Self, StoreFault> {
         let path = path.as_ref().to_path_buf();
         std::fs::create_dir_all(&path).map_err(|error| StoreFault::io("creating the store's directory", error))?;
-        let marked = Mark::read(&path);
+        let marked = marked(&path)?;
         let existing = existing_families(&path)?;
+        match missing_family(&path, &existing)? {
+            // An upgrade makes it, and so does whoever goes on after a store's making was cut off.
+            None | Some((_, None | Some(FORMAT_WITHOUT_TREE))) => {}
+            Some((family, Some(FORMAT))) => return Err(family_gone(family)),
+            Some((_, Some(found))) => return Err(StoreFault::Format { found, supported: FORMAT }),
+        }
         let db = DB::open_cf_descriptors(&family::database_options(true), &path, family::descriptors(&existing))
             .map_err(|error| opening(&path, error))?;
-        let mark = Mark::open(&path).map_err(|error| StoreFault::io("opening the store's mark", error))?;
+        let mark = MarkFile::open(&path).map_err(|error| StoreFault::io("opening the store's mark", error))?;
+        let mark = Arc::new(mark);
         let (db, poisoned) = (Arc::new(db), Arc::new(AtomicBool::new(false)));
-        let group = (fsync == Fsync::Group).then(|| GroupSync::start(Arc::clone(&db), Arc::clone(&poisoned)));
+        let group = (fsync == Fsync::Group)
+            .then(|| GroupSync::start(Arc::clone(&db), Arc::clone(&poisoned), Arc::clone(&mark)));
         let group = group.transpose().map_err(|error| StoreFault::io("starting the thread that syncs", error))?;
-        let mut inner = Inner::new(db, poisoned, path, Access::Write { fsync, mark, group });
+        let mut inner = Inner::new(db, poisoned, path, Access::Write { fsync, mark: Arc::clone(&mark), group });
         if inner.get(Family::Meta, META_FORMAT.as_bytes())?.is_none() {
             if inner.read_last_position()? > 0 {
                 return Err(row::damaged(Family::Meta, META_FORMAT.as_bytes(), "events without a format version"));
@@ -47,6 +55,10 @@ impl Store {
             inner.write(batch, true)?;
         }
         let upgrade = inner.check_end(marked, true)?;
+        // What was found is in tables now, and those are synced.
+        let found =
+            Mark { position: inner.last_position.load(Ordering::Acquire), sequence: inner.db.latest_sequence_number() };
+        mark.set(found).map_err(|error| StoreFault::io("writing the store's mark", error))?;
         inner.writer.get_mut().expect("not shared yet").next_refused = inner.last_refused()? + 1;
         let mut this = Self(Arc::new(inner));
         let edge = if upgrade { this.upgrade()? } else { Edge::load(&this.0, this.last_position())? };
@@ -88,8 +100,14 @@ impl Store {
     }
 
     fn open_secondary(path: &Path) -> Result<Self, StoreFault> {
-        let marked = Mark::read(path);
+        let marked = marked(path)?;
         let existing = existing_families(path)?;
+        match missing_family(path, &existing)? {
+            None => {}
+            Some((_, None)) => return Err(StoreFault::Missing { path: path.to_path_buf() }),
+            Some((family, Some(FORMAT))) => return Err(family_gone(family)),
+            Some((_, Some(found))) => return Err(StoreFault::Format { found, supported: FORMAT }),
+        }
         let scratch =
             scratch_directory().map_err(|error| StoreFault::io("creating a directory to read from", error))?;
         let mut options = family::database_options(false);
@@ -120,7 +138,7 @@ impl Store {
     pub fn catch_up(&self) -> Result<(), StoreFault> {
         self.0.usable()?;
         if matches!(self.0.access, Access::Read { .. }) {
-            let marked = Mark::read(&self.0.path);
+            let marked = marked(&self.0.path)?;
             self.0.db.try_catch_up_with_primary().map_err(|error| StoreFault::rocks("reading the log", error))?;
             self.0.check_end(marked, false)?;
         }
@@ -131,7 +149,7 @@ impl Store {
 impl Inner {
     /// Refuses a format that is unknown here and a log that ends before what was acknowledged; takes in its end. Whether
     /// the store is to be upgraded, where that `may` be done.
-    fn check_end(&self, marked: Option<u64>, may: bool) -> Result<bool, StoreFault> {
+    fn check_end(&self, marked: Option<Mark>, may: bool) -> Result<bool, StoreFault> {
         let key = META_FORMAT.as_bytes();
         let mut upgrade = false;
         if let Some(row) = self.get(Family::Meta, key)? {
@@ -144,12 +162,15 @@ impl Inner {
             }
         }
         let last = self.read_last_position()?;
-        if let Some(marked) = marked.filter(|&marked| marked > last) {
-            let what = format!(
-                "the log ends at position {last}, but {marked} was acknowledged; restore a backup, or remove the file \
-                 MARK to go on without the records that are lost"
-            );
+        let without = "restore a backup, or remove the file MARK to go on without what is lost";
+        if let Some(Mark { position, .. }) = marked.filter(|marked| marked.position > last) {
+            let what = format!("the log ends at position {last}, but {position} was acknowledged; {without}");
             return Err(StoreFault::damaged(Place::Position(last + 1), what));
+        }
+        let written = self.db.latest_sequence_number();
+        if let Some(Mark { sequence, .. }) = marked.filter(|marked| marked.sequence > written) {
+            let what = format!("writes end at number {written}, but {sequence} was acknowledged; {without}");
+            return Err(StoreFault::damaged(Place::Files, what));
         }
         if last > 0 {
             self.record(last)?;
@@ -167,11 +188,47 @@ impl Drop for Inner {
     }
 }
 
+fn marked(path: &Path) -> Result<Option<Mark>, StoreFault> {
+    let marked = Mark::read(path).map_err(|error| StoreFault::io("reading the store's mark", error))?;
+    if marked == Marked::Damaged {
+        tracing::warn!("the store's mark is damaged; the end of the log cannot be checked against it");
+    }
+    Ok(marked.mark())
+}
+
 fn existing_families(path: &Path) -> Result<Vec<String>, StoreFault> {
     if !path.join("CURRENT").exists() {
         return Ok(Vec::new());
     }
     DB::list_cf(&family::database_options(false), path).map_err(|error| opening(path, error))
+}
+
+fn family_gone(family: Family) -> StoreFault {
+    StoreFault::damaged(Place::Files, format!("the column family {} is missing", family.name()))
+}
+
+/// A family that this format has and the store has not, and the format that the store says it has: another version's, or
+/// one of this version that lost it.
+fn missing_family(path: &Path, existing: &[String]) -> Result<Option<(Family, Option<u64>)>, StoreFault> {
+    let missing = Family::ALL.into_iter().find(|family| existing.iter().all(|name| name != family.name()));
+    let Some(missing) = missing.filter(|_| !existing.is_empty()) else { return Ok(None) };
+    let scratch = scratch_directory().map_err(|error| StoreFault::io("creating a directory to read from", error))?;
+    let mut options = family::database_options(false);
+    options.set_max_open_files(-1);
+    let format = DB::open_cf_as_secondary(&options, path, &scratch, existing).and_then(|db| {
+        db.try_catch_up_with_primary()?;
+        let meta = db.cf_handle(Family::Meta.name());
+        meta.map_or(Ok(None), |meta| db.get_cf(meta, META_FORMAT))
+    });
+    let _ = std::fs::remove_dir_all(&scratch);
+    let row = format.map_err(|error| opening(path, error))?;
+    let found = row.map(|row| {
+        let body = row::unseal(Family::Meta, META_FORMAT.as_bytes(), &row)?;
+        body.try_into()
+            .map(u64::from_be_bytes)
+            .map_err(|_| row::damaged(Family::Meta, META_FORMAT.as_bytes(), "a format version has 8 bytes"))
+    });
+    Ok(Some((missing, found.transpose()?)))
 }
 
 fn opening(path: &Path, error: rocksdb::Error) -> StoreFault {

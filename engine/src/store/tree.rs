@@ -340,9 +340,9 @@ impl TreeCheck {
         Self { edge: Edge::default() }
     }
 
-    /// Takes the next record; gives what differs.
-    pub(super) fn take(&mut self, inner: &Inner, record: &record::Record, size: u64) -> Result<(), StoreFault> {
-        for (id, hashes) in self.edge.extend(&[leaf_of(record)]) {
+    /// Takes the leaf of the next record; gives what differs.
+    pub(super) fn take(&mut self, inner: &Inner, leaf: &Hash, size: u64) -> Result<(), StoreFault> {
+        for (id, hashes) in self.edge.extend(std::slice::from_ref(leaf)) {
             // A tile that still grows is looked at when it is full, or at the end.
             if hashes.len() == TILE {
                 Self::compare(inner, id, &hashes, size)?;

@@ -17,12 +17,12 @@ use tribunal_engine::store::{
 };
 use tribunal_events::{Address, ChainLink, DealId, Envelope, Timestamp};
 
-fn deal(number: u64) -> DealId {
+pub fn deal(number: u64) -> DealId {
     DealId::of_terms(&number.to_be_bytes())
 }
 
 /// The store looks into no event, so any distinct bytes are one.
-fn event(number: u64, bytes: usize) -> NewRecord {
+pub fn event(number: u64, bytes: usize) -> NewRecord {
     let mut event = number.to_be_bytes().to_vec();
     event.resize(bytes.max(8), number as u8);
     NewRecord {
@@ -32,7 +32,7 @@ fn event(number: u64, bytes: usize) -> NewRecord {
     }
 }
 
-fn stream(deal_id: DealId, expected_version: u64, records: Vec<NewRecord>) -> StreamAppend {
+pub fn stream(deal_id: DealId, expected_version: u64, records: Vec<NewRecord>) -> StreamAppend {
     StreamAppend { deal_id, expected_version, records, open: true, snapshot: None }
 }
 
@@ -341,7 +341,7 @@ fn files(path: &Path, ending: &str) -> Vec<PathBuf> {
     files
 }
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         if entry.file_type().unwrap().is_file() && entry.file_name() != "LOCK" {
