@@ -77,6 +77,7 @@ impl Store {
         mut seen: impl FnMut(u64, Option<&Record>),
     ) -> Result<(CheckReport, BTreeMap<DealId, Head>), StoreFault> {
         self.0.usable()?;
+        let last = last.min(self.last_position());
         let (mut report, mut heads) = (CheckReport::default(), BTreeMap::new());
         let mut next = 1;
         while next <= last {
