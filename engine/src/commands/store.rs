@@ -1,4 +1,4 @@
-//! `tribunal store check`, `tribunal store backup [DIR]` and `tribunal store restore DIR --store NEW`.
+//! `tribunal store checkpoint`, `tribunal store check`, `tribunal store backup [DIR]` and `tribunal store restore DIR --store NEW`.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{audit::open, progress::Progress};
+use super::{audit::open, log, progress::Progress};
 use crate::{
     config::{self, Config},
     failure::{Failure, with_causes},
@@ -37,8 +37,18 @@ enum Command {
     Check(CheckArgs),
     /// Copy the store into a folder of backups; works while an engine writes to it.
     Backup(BackupArgs),
+    /// Print a signed checkpoint of the log as it stands now, signing one if need be; as `tribunal log checkpoint`.
+    Checkpoint(CheckpointArgs),
     /// Make a store from a backup.
     Restore(RestoreArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct CheckpointArgs {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    checkpoint: log::CheckpointArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -108,6 +118,9 @@ struct RestoreArgs {
 /// 69 without a store or where a disk fails, 78 for settings.
 pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     let work = tokio::task::spawn_blocking(move || match args.command {
+        Command::Checkpoint(args) => {
+            log::checkpoint(args.which.config.as_ref(), args.which.store, &args.checkpoint, json)
+        }
         Command::Check(args) => check(&args, json),
         Command::Backup(args) => back_up(&args, json),
         Command::Restore(args) => restore(&args, json),

@@ -134,6 +134,7 @@ impl Store {
     ) -> Result<(), StoreFault> {
         self.0.usable()?;
         let end = self.last_position();
+        let last = last.min(end);
         // Until the first record that cannot be read.
         let mut tree = Some(TreeCheck::new());
         for first in (1..=last).step_by(CHUNK as usize) {
