@@ -21,7 +21,9 @@ fn bad_usage_ends_with_64_and_help_with_0() {
     for args in [&["no-such-command"][..], &["verify"], &["audit", "--no-such-flag"], &[]] {
         assert_eq!(tribunal(args, folder.path()).status.code(), Some(64), "{args:?}");
     }
-    let help = ["demo", "serve", "sign", "submit", "deals", "verify", "audit", "bundle", "keys", "policy", "mediator"];
+    let help = [
+        "demo", "serve", "sign", "submit", "deals", "verify", "audit", "bundle", "keys", "policy", "mediator", "import",
+    ];
     for command in help {
         let output = tribunal(&[command, "--help"], folder.path());
         assert_eq!(output.status.code(), Some(0), "{command}");

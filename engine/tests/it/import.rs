@@ -789,6 +789,41 @@ async fn deals_of_real_contracts_are_imported_to_the_token_balances() {
     }
 }
 
+#[test]
+fn logs_that_were_recorded_of_real_contracts_replay_as_they_did() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/markets/lilypad/recorded/anvil.json");
+    let [storage, payments, mediation] = [
+        "0xe7f1725e7734ce288f8367e1bb143e90bb3f0512",
+        "0x9fe46736679d2d9a65f0992f2272de9f3c7fa6e0",
+        "0xcf7ed3acca5a467e9e704c703e8d87f634fb0fc9",
+    ]
+    .map(|address| address.parse::<Address>().unwrap());
+    let deployment = Deployment::new(31_337, storage, payments, Some(mediation)).unwrap();
+    let place = Place::new();
+    let (observations, ignored) = file::read(&path, &deployment).unwrap();
+    let now = observations.iter().filter_map(|it| it.block_time_s).max().unwrap();
+    record(&place.store, &keys::key("operator"), Timestamp::from_s(now), observations).unwrap();
+    assert_eq!(ignored, 3, "changes of owners");
+    let report = place.audit();
+    assert_eq!((report.discrepancies.len(), report.deals), (0, 5), "{:#?}", report.discrepancies);
+    let (mut states, mut net, mut owner) = (Vec::new(), std::collections::BTreeMap::new(), U256::ZERO);
+    for entry in place.store.deals() {
+        let it = imported(&place.store, &entry.unwrap().0, None).unwrap().unwrap();
+        states.push(it.replay.state as u8);
+        owner += it.replay.ledger.slashed;
+        for (_, role, account) in it.accounts() {
+            *net.entry(role).or_insert(0) += whole(&account.net());
+        }
+    }
+    states.sort_unstable();
+    assert_eq!(states, [3, 5, 6, 6, 10]);
+    // Accepted, mediated valid, twice invalid, and a cheat that loses nothing: the sums of the published table.
+    assert_eq!(net, [("client", -35), ("provider", -60), ("mediator", 15)].into());
+    assert_eq!(owner, tokens(80));
+    let escapes = report.notes.iter().find(|note| note.code == "cheat-escapes").unwrap();
+    assert!(escapes.text.contains("has 80 tokens back"), "{}", escapes.text);
+}
+
 /// A recorded answer as a file has it.
 fn as_read(envelope: &Envelope) -> Option<Value> {
     let EventKind::ForeignObserved(it) = envelope.clone().parse().unwrap().into_kind() else { return None };
