@@ -243,20 +243,20 @@ class Verifier:
             require(root == self.head.root, f"is not at position {record.position} of the checkpoint's tree")
 
         self.each_record(one)
-        self.path = hashes_of(file["head"], 256)
+        self.path = file["head"]
         self.say("proved", "inclusion", f"all {self.count} records are in the checkpoint's tree, at their positions")
 
     def complete(self):
-        last = self.list[-1]
-        root = root_of_head(self.terms.deal_id, last.version, last.position, last.link, self.path)
+        last, path = self.list[-1], hashes_of(self.path, 256)
+        root = root_of_head(self.terms.deal_id, last.version, last.position, last.link, path)
         require(root == self.head.heads_root, f"record {last.version} is not the deal's head in the checkpoint's map")
         self.say("proved", "complete", f"nothing of the deal is left out as of log position {self.head.size}")
 
 
 def hashes_of(value, count_max):
-    require(isinstance(value, list) and len(value) <= count_max, "has a path that is no list, or too long")
+    require(isinstance(value, list) and len(value) <= count_max, "the path is no list, or too long")
     path = [unbase64(text, 32) if isinstance(text, str) else None for text in value]
-    require(None not in path, "has a path with an entry that is no base64 of 32 bytes")
+    require(None not in path, "the path has an entry that is no base64 of 32 bytes")
     return path
 
 
