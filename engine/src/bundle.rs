@@ -56,9 +56,11 @@
 //! `timeoutsHash` over the six durations in the message's order. What is absent is zero.
 //!
 //! `deal.json` is compact JSON, fields in the order of [`DealFile`]; ids, links and accounts are lowercase hex after `0x`.
-//! Artifacts that a deal names: module, stdin, inputs and verification key in its terms; stdout, outputs, proof and public
-//! inputs in claims, replicas' too; what `artifact_…` events are about. A report is the `report_json` of the verdict in its record;
-//! there is one for each that is not empty.
+//! A deal names as artifacts: module, stdin, inputs and verification key in its terms; stdout, outputs, proof and public
+//! inputs in claims, replicas' too. A report is the `report_json` of the verdict in its record; there is one for each that is
+//! not empty. The verdict's digest is BLAKE3 derive_key("tribunal.v1 verdict", RFC 8785 form of the report's `{evidence,
+//! reason: {code}, verdict}`), `evidence` without `verifier_version`, `wall_us` and `host`, and without `own_outputs`,
+//! `own_stdout` and `fuel_used` unless the runtime is deterministic and the comparator exact.
 //!
 //! # What a file can and cannot prove
 //!

@@ -23,7 +23,7 @@ import sys
 from blake3 import blake3
 
 from hashing import Domain, Unsound, compact, derive_key, hexed, object_of, require, unbase64, unhexed
-from messages import Record, Terms, artifacts_of_claim, check_event, check_vote
+from messages import Record, Terms, artifacts_of_claim, check_event, check_vote, report_digest
 from transparency import Checkpoint, LogKey, leaf_hash, root_of_head, root_of_inclusion
 
 FILE_BYTES_MAX = 1 << 30
@@ -161,7 +161,7 @@ class Verifier:
         self.say("proved", "consent", f"{names} signed the terms")
 
     def votes(self):
-        self.reports, count = {}, 0
+        self.reports, count, digested = {}, 0, 0
         for record, (kind, event) in zip(self.list, self.events, strict=True):
             if kind not in (20, 21):
                 continue
@@ -172,7 +172,10 @@ class Verifier:
                 raise Unsound(f"record {record.version} {problem}") from None
             if verdict.bytes(7):
                 self.reports[f"report/{record.version:08}"] = verdict.bytes(7)
+                digested += report_digest(verdict.bytes(7)) == verdict.bytes(4)
         self.say("proved", "votes", f"{count} verdicts, each signed by its mediator for this deal")
+        status = "proved" if digested == len(self.reports) else "attested"
+        self.say(status, "reports", f"{digested} of {len(self.reports)} are what the vote's digest is of")
 
     def contents(self):
         held = {name: data for name, data in self.sections.items() if name.startswith("report/")}
@@ -181,10 +184,6 @@ class Verifier:
         for kind, event in self.events:
             if kind in (12, 23):
                 named |= artifacts_of_claim(event.message(1))
-            elif kind in (16, 17):
-                named.add(event.text(2))
-            elif kind == 18:
-                named.add(event.text(1))
         artifacts = {name[9:]: data for name, data in self.sections.items() if name.startswith("artifact/")}
         for address, data in artifacts.items():
             digest = blake3(data).hexdigest() if address.startswith("blake3:") else hashlib.sha256(data).hexdigest()
