@@ -23,7 +23,7 @@ use tribunal_events::{
 use crate::{
     moment,
     replay::ReplayFault,
-    store::{Record, Store, StoreFault, Table, TableRow},
+    store::{Projection, Record, Store, StoreFault},
 };
 
 /// Days of earnings in an answer at most, the latest.
@@ -47,11 +47,11 @@ fn gas_key(effect_id: &Digest) -> Vec<u8> {
 }
 
 /// The row that keeps a step's gas; nothing where none was used.
-pub fn gas_row(deal_id: DealId, report: &ChainReport, gas_used: u64) -> Option<TableRow> {
+pub fn gas_row(deal_id: DealId, report: &ChainReport, gas_used: u64) -> Option<Projection> {
     let gas = Gas { deal_id, step: report.step.clone(), transaction: report.transaction, gas_used };
     let value = serde_json::to_vec(&gas).expect("gas has a JSON form");
     let key = gas_key(&report.effect_id);
-    (gas_used > 0).then_some(TableRow { table: Table::Projections, key, value: Some(value) })
+    (gas_used > 0).then_some(Projection { key, value: Some(value) })
 }
 
 /// Gas of the step that this effect asked for; nothing where this engine did not take it or used none.
@@ -59,7 +59,7 @@ pub fn gas_row(deal_id: DealId, report: &ChainReport, gas_used: u64) -> Option<T
 /// # Errors
 /// Where the store cannot be read.
 pub fn gas(store: &Store, effect_id: &Digest) -> Result<Option<Gas>, StoreFault> {
-    let row = store.table_row(Table::Projections, &gas_key(effect_id))?;
+    let row = store.projection(&gas_key(effect_id))?;
     Ok(row.and_then(|row| serde_json::from_slice(&row).ok()))
 }
 

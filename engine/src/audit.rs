@@ -16,6 +16,8 @@
 //! | `round`, `draw-seed`, `candidates`, `panel`, `outcome`, `reason`, `voters`, `deadline`, `silent` | an engine event that says something else than the rules give |
 //! | `payouts`, `conservation`, `transaction` | money |
 //! | `effect`, `effect-lost`, `outbox` | steps on the chain that nobody asked for, or that were asked for and forgotten |
+//! | `log-key`, `checkpoint-signature`, `checkpoint` | what the store keeps of its signed log: keys, signatures, tree and heads |
+//! | `rewritten` | the log beside a checkpoint that somebody kept: it is not the log that was signed |
 //! | `head`, `snapshot` | what the store says about a deal beside its records |
 //! | `vote` | a vote that carried the day, and that verification today contradicts |
 //! | `replay` | a history that made this program fail |
@@ -28,6 +30,7 @@
 //! | `chain-receipt`, `chain-block`, `chain-log` | a recorded transaction: it is not there or failed, is in another block, or its events say something else about this case |
 //! | `chain-outcome`, `chain-payouts` | how the contract settled, beside the record and the rule |
 //! | `chain-state` | how far the contract says that the case is |
+//! | `anchor` | a checkpoint on the chain: the log here is another |
 //! | `chain-holdings` | an escrow holds less of a token than it owes |
 //!
 //! **Invariant:** no history, however foreign or damaged, makes an audit fail or panic; it makes discrepancies.
@@ -37,6 +40,7 @@ mod chain;
 mod differences;
 mod examiner;
 mod findings;
+mod log;
 mod reverify;
 
 use std::{
@@ -52,10 +56,12 @@ use serde::Serialize;
 use tribunal_events::{DealId, Timestamp};
 use tribunal_verifiers::{ArtifactSource, Service};
 
+use self::log::LogExaminer;
 pub use self::{
     chain::{ChainAudit, ChainAuditFault, ChainOptions, Holding, audit_chain},
     examiner::{ChainStep, Examined, Examiner, RecordedVote, Surroundings},
     findings::{Discrepancy, FINDINGS_MAX, Findings, Note},
+    log::{Held, LogAudit, audit_anchors},
     reverify::{Reverified, named_artifacts, reverify},
 };
 use crate::store::{OutboxEntry, Place, Store, StoreFault};
@@ -79,6 +85,8 @@ pub struct AuditOptions<'a> {
     pub reverify: Option<(&'a Service, &'a dyn ArtifactSource)>,
     /// Hears how many records are done and how many there are; called from several threads.
     pub progress: Option<&'a (dyn Fn(u64, u64) + Sync)>,
+    /// Checkpoints that somebody kept: a log that was rewritten since contradicts them. Needs [`Scope::All`].
+    pub held: &'a [Held],
 }
 
 /// What an audit found.
@@ -104,6 +112,9 @@ pub struct AuditReport {
     pub discrepancies: Vec<Discrepancy>,
     /// What an auditor should know and is no discrepancy: what could not be checked, dissenting votes.
     pub notes: Vec<Note>,
+    /// The log as a whole against what was signed of it, where all was audited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogAudit>,
     /// What was compared with the chain, where it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chain: Option<ChainAudit>,
@@ -334,6 +345,10 @@ impl Audit<'_> {
             }
             Err(fault) => return self.stop(fault),
         }
+        let mut log = match LogExaminer::new(self.store, self.options.held, &mut findings) {
+            Ok(log) => log,
+            Err(fault) => return self.stop(fault),
+        };
         let mut before = Timestamp::default();
         let mut expected = 1;
         for record in self.store.log(1) {
@@ -354,9 +369,15 @@ impl Audit<'_> {
                     record.recorded_at,
                 );
             }
+            if let Err(fault) = log.take(&record, &mut findings) {
+                return self.stop(fault);
+            }
             (before, expected) = (record.recorded_at, record.position + 1);
         }
-        lock(&self.report).0.add(findings);
+        let log = log.finish(&mut findings);
+        let report = &mut lock(&self.report).0;
+        report.add(findings);
+        report.log = Some(log);
     }
 
     fn end(self, all: bool) -> Result<AuditReport, StoreFault> {

@@ -4,10 +4,10 @@
 //! records and runs the verifiers again over its artifacts. The same deal with the same artifacts at hand gives the same
 //! bytes.
 //!
-//! # Format 1
+//! # Format 2
 //!
 //! ```text
-//! tribunal-bundle 1\n
+//! tribunal-bundle 2\n
 //! <blake3> <bytes> <name>\n        one line a section, ascending by name (as bytes), no name twice
 //! \n
 //! <the bytes of every section, in the order of the lines, nothing between>
@@ -21,7 +21,10 @@
 //! | section | what |
 //! |---|---|
 //! | `artifact/<address>` | the bytes of an artifact that the deal names; `<address>` is `blake3:<64 hex>` or `sha256:<64 hex>`, and is theirs |
+//! | `checkpoint` | a signed checkpoint of the operator's log: the first whose size covers the deal's last record |
 //! | `deal.json` | [`DealFile`]: ids, operator, domain, the range of records, and which artifacts the file does not hold |
+//! | `log-key.json` | `{"vkey": …, "operator": "0x…", "signature": "0x…"}`: the operator's word on the key that signed `checkpoint`, EIP-712 `LogKey(string origin,bytes32 publicKey)` in the domain of chain 0 and the zero contract |
+//! | `proofs.json` | `{"tree_size": N, "inclusion": [[…], …], "head": […]}`: against `checkpoint`, hashes in base64: the audit path of each record, in order of versions, and the deal's siblings in the head map |
 //! | `record/<version>` | a record, version in 8 digits from `00000001` on, gapless |
 //! | `report/<version>` | the verdict in full as a mediator published it with the vote in that record |
 //! | `terms` | the terms as both parties signed them: protobuf `tribunal.v1.Terms`; deal id = BLAKE3 derive_key("tribunal.v1 deal", these bytes) |
@@ -62,13 +65,16 @@
 //! reason: {code}, verdict}`), `evidence` without `verifier_version`, `wall_us` and `host`, and without `own_outputs`,
 //! `own_stdout` and `fuel_used` unless the runtime is deterministic and the comparator exact.
 //!
+//! `checkpoint`, `log-key.json` and `proofs.json` are there all three or none. Trees, head map, notes and keys are defined in
+//! [`tribunal_events::tlog`]; leaf `i` of the log is the whole record (a `record/…` section) at position `i + 1`.
+//!
 //! # What a file can and cannot prove
 //!
 //! Who said what, that the rules allow every step, that panels are drawn as they must be, that money was divided as
 //! agreed, and, with the artifacts, that the verdict is right: all that is proved. At which time and in which order the
-//! operator received events, and that none was left out, nobody has signed in this format; nor can a file show that
-//! transactions are on a chain, that positions are those of the operator's log, or that an open deal has not gone on.
-//! [`BundleReport`] says so claim by claim.
+//! operator received events, and that none was left out up to the checkpoint, its log attests: whoever holds another
+//! checkpoint of it can show that it lied. A file cannot show that transactions are on a chain, or that an open deal has
+//! not gone on since. [`BundleReport`] says so claim by claim.
 //!
 //! **Invariant:** every byte of a file is covered by its digests and has a meaning; none can change unseen.
 //! **Invariant:** reading allocates in proportion to the file, whatever lengths it claims.

@@ -6,6 +6,7 @@ pub mod contracts;
 pub mod deals;
 pub mod demo;
 pub mod keys;
+pub mod log;
 pub mod market;
 pub mod mediator;
 pub mod policy;
@@ -49,6 +50,8 @@ enum Command {
     Audit(audit::Args),
     /// Portable evidence for one deal.
     Bundle(bundle::Args),
+    /// The record as a transparency log: checkpoints and proofs.
+    Log(log::Args),
     /// Operator keys as encrypted keystores.
     Keys(keys::Args),
     /// The contracts on a chain of your own.
@@ -86,6 +89,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Verify(args) => verify::run(args, json).await,
             Command::Audit(args) => audit::run(args, json).await,
             Command::Bundle(args) => bundle::run(args, json).await,
+            Command::Log(args) => log::run(args, json).await,
             Command::Keys(args) => keys::run(args, json),
             Command::Contracts(args) => contracts::run(args, json).await,
             Command::Policy(args) => policy::run(args, json),

@@ -28,6 +28,8 @@ pub struct Config {
     pub mediator: MediatorConfig,
     /// `[operator]`
     pub operator: OperatorConfig,
+    /// `[log]`
+    pub log: LogConfig,
     /// `[http]`
     pub http: HttpConfig,
     /// `[policy]`
@@ -104,6 +106,8 @@ pub struct Contracts {
     pub escrow: Option<Address>,
     pub registry: Option<Address>,
     pub token: Option<Address>,
+    /// `CheckpointRegistry`, where the log is anchored.
+    pub checkpoints: Option<Address>,
 }
 
 /// How claims are checked.
@@ -123,6 +127,24 @@ pub struct VerifiersConfig {
     pub wall_ms_max: u64,
     /// Folders with modules and data.
     pub artifacts: Vec<PathBuf>,
+}
+
+/// How the record is made a transparency log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// The key of the checkpoints is derived from this keystore's; absent: from the operator's.
+    pub keystore: Option<PathBuf>,
+    /// Its password.
+    pub password_file: Option<PathBuf>,
+    /// The log's name, unique for ever, like `example.org/tribunal`; absent: `tribunal/` and the operator's account.
+    pub origin: Option<String>,
+    /// A log that grew is signed this often, in seconds.
+    pub checkpoint_s: u64,
+    /// And whenever it grew by so many records.
+    pub checkpoint_records: u64,
+    /// With `chain.contracts.checkpoints`: a log that grew is anchored on the chain this often, in seconds.
+    pub anchor_s: u64,
 }
 
 /// The key that judges.
@@ -286,6 +308,19 @@ impl Default for ChainConfig {
             password_file: None,
             signer_url: None,
             address: None,
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            keystore: None,
+            password_file: None,
+            origin: None,
+            checkpoint_s: 10,
+            checkpoint_records: 10_000,
+            anchor_s: 3600,
         }
     }
 }

@@ -213,7 +213,7 @@ pub fn read(fixtures: &Path) -> Result<Vec<RecordedDeal>, Failure> {
 pub async fn stage(fixtures: &Path, folder: &Path, bus: Option<BusChoice>) -> Result<Stage, Failure> {
     let failed = |path: &Path, error: std::io::Error| Failure::unavailable(format!("{}: {error}", path.display()));
     let marker = folder.join(MARKER);
-    for part in ["store", "nats"].map(|part| folder.join(part)) {
+    for part in ["store", "store.checkpoint", "nats"].map(|part| folder.join(part)) {
         if !part.exists() {
             continue;
         }
@@ -224,7 +224,8 @@ pub async fn stage(fixtures: &Path, folder: &Path, bus: Option<BusChoice>) -> Re
                 "{shown} was not made by a demo and is left alone; choose another --out"
             )));
         }
-        fs::remove_dir_all(&part).map_err(|error| failed(&part, error))?;
+        let removed = if part.is_dir() { fs::remove_dir_all(&part) } else { fs::remove_file(&part) };
+        removed.map_err(|error| failed(&part, error))?;
     }
     fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
     fs::write(&marker, "what a demo made here is made anew by the next one\n")

@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -53,6 +53,10 @@ pub struct Activity {
     pub sequence: AtomicU64,
     /// The writer's time in microseconds.
     pub clock_us: AtomicU64,
+    /// Records covered by the newest checkpoint.
+    pub signed: AtomicU64,
+    /// Whether the log is not signed though it should be.
+    pub unsigned: AtomicBool,
     /// Following the own contracts.
     pub chain: FollowedChain,
 }

@@ -21,6 +21,7 @@ use crate::{
     bus::{BatchLimits, Bus, BusFault, Outgoing},
     chain_observer::{self, Following},
     effects::{Activity, Performer},
+    log::LogSigner,
     mediator::{
         Mediator, MediatorFault,
         desk::{self, Desk},
@@ -228,6 +229,46 @@ impl Engine {
             only_on_chain: desk.map(|desk| Arc::clone(&desk.counts().only_on_chain)).unwrap_or_default(),
             cancel: self.cancel.clone(),
         }));
+    }
+
+    /// Has the log signed: `every` so often if it grew, at once when it grew by `records`, and at the end. Other programs may
+    /// go by what is signed, so a log that contradicts what was signed before is an alarm and is not signed.
+    pub fn keep_checkpoints(&self, signer: Arc<LogSigner>, every: Duration, records: u64) {
+        let (store, cancel, counts) = (self.store.clone(), self.cancel.clone(), Arc::clone(&self.activity));
+        let mut recorded = self.recorded.subscribe();
+        let (every, records) = (every.max(Duration::from_millis(100)), records.max(1));
+        self.tasks.spawn(async move {
+            let mut due = tokio::time::interval(every);
+            due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut signed = 0;
+            loop {
+                let ended = tokio::select! {
+                    () = cancel.cancelled() => true,
+                    _ = due.tick() => false,
+                    position = recorded.recv() => match position {
+                        Ok(position) if position < signed + records => continue,
+                        Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => false,
+                        Err(broadcast::error::RecvError::Closed) => true,
+                    },
+                };
+                let (signing, of) = (Arc::clone(&signer), store.clone());
+                match tokio::task::spawn_blocking(move || signing.checkpoint(&of)).await {
+                    Ok(Ok(note)) => {
+                        signed = note.map_or(0, |note| note.checkpoint().size);
+                        counts.signed.store(signed, Ordering::Relaxed);
+                        counts.unsigned.store(false, Ordering::Relaxed);
+                    }
+                    Ok(Err(fault)) => {
+                        counts.unsigned.store(true, Ordering::Relaxed);
+                        tracing::error!(%fault, "the log is not signed; someone must act");
+                    }
+                    Err(fault) => tracing::error!(%fault, "signing the log ended unexpectedly"),
+                }
+                if ended {
+                    return;
+                }
+            }
+        });
     }
 
     /// The record, for reading.

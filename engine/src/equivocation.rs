@@ -20,10 +20,10 @@ use tribunal_events::{
 use crate::{
     failure::with_causes,
     outbox,
-    store::{Append, OutboxEntry, Store, StoreFault, Table, TableRow},
+    store::{Append, OutboxEntry, Projection, Store, StoreFault},
 };
 
-/// Before mediator (20 bytes), terms hash (32) and round (4, big-endian) in [`Table::Projections`]: the first verdict seen.
+/// Before mediator (20 bytes), terms hash (32) and round (4, big-endian) in the read models: the first verdict seen.
 const FIRST: &[u8] = b"equivocation/first/";
 /// Likewise: what was found.
 const FOUND: &[u8] = b"equivocation/found/";
@@ -125,13 +125,13 @@ impl Staged {
     fn row(&self, store: &Store, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
         match self.0.get(key) {
             Some(row) => Ok(Some(row.clone())),
-            None => store.table_row(Table::Projections, key),
+            None => store.projection(key),
         }
     }
 
     /// For the append that makes it true.
-    pub fn into_rows(self) -> Vec<TableRow> {
-        let row = |(key, value)| TableRow { table: Table::Projections, key, value: Some(value) };
+    pub fn into_rows(self) -> Vec<Projection> {
+        let row = |(key, value)| Projection { key, value: Some(value) };
         self.0.into_iter().map(row).collect()
     }
 }
@@ -152,7 +152,7 @@ pub fn found(store: &Store) -> Result<Vec<Evidence>, StoreFault> {
     let mut all = Vec::new();
     let mut from = FOUND.to_vec();
     loop {
-        let rows = store.table_rows(Table::Projections, &from, 256)?;
+        let rows = store.projections(&from, 256)?;
         for (key, value) in &rows {
             if !key.starts_with(FOUND) {
                 return Ok(all);
@@ -171,7 +171,7 @@ pub fn found(store: &Store) -> Result<Vec<Evidence>, StoreFault> {
 /// Where the store cannot be read.
 pub fn evidence(store: &Store, terms: &Terms, mediator: Address, round: u32) -> Result<Option<Evidence>, StoreFault> {
     let key = [FOUND, &slot(mediator, terms.hash(), round)].concat();
-    Ok(store.table_row(Table::Projections, &key)?.map(|row| read(&row)))
+    Ok(store.projection(&key)?.map(|row| read(&row)))
 }
 
 impl Evidence {
@@ -210,8 +210,8 @@ impl Evidence {
         }
         self.outcome = Some(outcome);
         let key = [FOUND, &slot(mediator, self.terms_hash, round)].concat();
-        let row = TableRow { table: Table::Projections, key, value: Some(json(&self)) };
-        store.put_rows(vec![row]).map_err(|fault| fault.to_string())
+        let row = Projection { key, value: Some(json(&self)) };
+        store.project(vec![row]).map_err(|fault| fault.to_string())
     }
 
     /// Forgets what came of it, and asks for it again: the chain took it back.
@@ -222,11 +222,12 @@ impl Evidence {
         let (mediator, round, deal_id) = (self.first.mediator, self.first.round, self.deal_id);
         let slot = slot(mediator, self.terms_hash, round);
         self.outcome = None;
-        let row = TableRow { table: Table::Projections, key: [FOUND, &slot].concat(), value: Some(json(&self)) };
+        let row = Projection { key: [FOUND, &slot].concat(), value: Some(json(&self)) };
         let version = store.head(&deal_id)?.map_or(0, |head| head.version);
         let payload = outbox::encode(version, EffectKind::Equivocation { mediator, round });
         let entry = OutboxEntry { id: blake3::derive_key("tribunal.v1 equivocation", &slot), deal_id, payload };
-        store.append_with(Append { outbox_add: vec![entry.clone()], ..Append::default() }, |_| vec![row])?;
+        let append = Append { outbox_add: vec![entry.clone()], projections: vec![row], ..Append::default() };
+        store.append(append)?;
         Ok(entry)
     }
 

@@ -7,6 +7,7 @@
 //! **Invariant:** every answer is bounded in time, size and number; a slow reader of events is served from the store.
 
 mod events;
+pub mod log;
 mod markets;
 mod mediators;
 mod metrics;
@@ -291,9 +292,11 @@ pub fn router(state: HttpState) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics::metrics))
-        .route("/api/v1/checkpoint", get(not_yet))
-        .route("/api/v1/proofs/inclusion", get(not_yet))
-        .route("/api/v1/proofs/consistency", get(not_yet))
+        .route("/api/v1/checkpoint", get(log::checkpoint))
+        .route("/api/v1/log/keys", get(log::keys))
+        .route("/api/v1/proofs/inclusion", get(log::inclusion))
+        .route("/api/v1/proofs/consistency", get(log::consistency))
+        .route("/api/v1/proofs/head", get(log::head))
         .layer(middleware::from_fn_with_state((state.clone(), READ_TIMEOUT), bounded));
     let writing = Router::new()
         .route("/api/v1/events", post(events::post))
@@ -511,11 +514,6 @@ async fn ready(State(state): State<HttpState>) -> Response {
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({ "ready": ready, "bus_connected": state.0.bus.connected() });
     (status, Json(body)).into_response()
-}
-
-async fn not_yet(uri: Uri) -> Problem {
-    let detail = format!("{} is not served yet: this version signs no checkpoints of the log", uri.path());
-    Problem::new(StatusCode::NOT_FOUND, "not-yet", detail)
 }
 
 /// The media type of the body without its parameters, in lower case.

@@ -25,6 +25,7 @@ pub mod failure;
 pub mod follow;
 pub mod http;
 pub mod keystore;
+pub mod log;
 pub mod market;
 pub mod mediator;
 pub mod moment;

@@ -26,7 +26,9 @@ use crate::{
     policy::{self, Preflight},
     replay::{ReplayFault, load},
     seal::{countersign, seal},
-    store::{Append, CursorUpdate, NewRecord, OutboxEntry, Record, Refused, Store, StoreFault, StreamAppend, TableRow},
+    store::{
+        Append, CursorUpdate, NewRecord, OutboxEntry, Projection, Record, Refused, Store, StoreFault, StreamAppend,
+    },
 };
 
 /// Subject of messages that only carry the bus's time.
@@ -136,7 +138,7 @@ struct Staged {
     refused: Vec<Refused>,
     receipts: Vec<Draft>,
     verdicts: equivocation::Staged,
-    rows: Vec<TableRow>,
+    rows: Vec<Projection>,
 }
 
 /// A receipt whose position is known after the append.
@@ -398,9 +400,15 @@ impl Partition {
         let Staged { streams, outbox, done, refused, receipts, verdicts, mut rows, .. } = staged;
         let cursor = cursor.map(|cursor| CursorUpdate { stream: self.stream.clone(), cursor });
         let effects = outbox.clone();
-        let append = Append { streams, cursor, outbox_add: outbox, outbox_done: done, refused: refused.clone() };
         rows.extend(verdicts.into_rows());
-        let records = self.store.append_with(append, |_| rows)?;
+        let records = self.store.append(Append {
+            streams,
+            cursor,
+            outbox_add: outbox,
+            outbox_done: done,
+            refused: refused.clone(),
+            projections: rows,
+        })?;
         let places: BTreeMap<_, _> =
             records.iter().map(|record| (record.event_id, (record.version, record.position))).collect();
         let mut answers = Vec::with_capacity(receipts.len());

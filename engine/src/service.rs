@@ -1,4 +1,4 @@
-//! The NATS micro service `tribunal`: `tribunal.verify`, `tribunal.deal`, `tribunal.audit`, `tribunal.bundle`.
+//! The NATS micro service `tribunal`: `tribunal.{verify, deal, audit, bundle, checkpoint, proof}`.
 //!
 //! Requests are JSON. Errors come as NATS micro defines them: `Nats-Service-Error-Code` (as in HTTP) and
 //! `Nats-Service-Error`, which begins with a stable code and a colon.
@@ -14,11 +14,12 @@ use prost::bytes::Bytes;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tribunal_events::DealId;
+use tribunal_events::{DealId, EventId};
 
 use crate::{
     audit::{AuditOptions, Scope, audit},
-    http::{HttpState, Problem, read},
+    http::{self, HttpState, Problem, read},
+    log::{self, Wanted},
 };
 
 /// Requests under way at most; more are turned away at once.
@@ -26,11 +27,16 @@ const REQUESTS_MAX: usize = 128;
 /// Bytes of an error's text at most: it travels in a header.
 const ERROR_BYTES_MAX: usize = 512;
 
-const ENDPOINTS: [(&str, &str); 4] = [
+const ENDPOINTS: [(&str, &str); 6] = [
     ("verify", "a verification request as JSON; the signed verdict comes back"),
     ("deal", "a deal id, as text or {\"deal_id\": \"0x…\"}; all about the deal comes back"),
     ("audit", "a deal id; what an audit of its records finds comes back"),
     ("bundle", "a deal id; its evidence bundle comes back, as bytes"),
+    ("checkpoint", "nothing, or {\"size\": N}; the newest signed checkpoint comes back, or that of N records"),
+    (
+        "proof",
+        "{\"position\": N}, {\"event_id\": \"0x…\"}, {\"deal_id\": \"0x…\"} or {\"from\": N}, with \"size\": N or without",
+    ),
 ];
 
 /// The service could not start.
@@ -61,7 +67,7 @@ pub async fn serve(
         let endpoint = group.endpoint_builder().name(name).metadata(about).add(name).await.map_err(fault)?;
         endpoints.push(endpoint.map(move |request| (name, request)));
     }
-    tracing::info!(subjects = "tribunal.{verify,deal,audit,bundle}", "the NATS service answers");
+    tracing::info!(subjects = "tribunal.{verify,deal,audit,bundle,checkpoint,proof}", "the NATS service answers");
     let mut requests = select_all(endpoints);
     let (places, tasks) = (Arc::new(Semaphore::new(REQUESTS_MAX)), TaskTracker::new());
     loop {
@@ -101,6 +107,16 @@ async fn answer(client: &async_nats::Client, state: &HttpState, name: &str, requ
         let verdict = verdict.map_err(|fault| from_problem(&Problem::from(fault)))?;
         return Ok(verdict.to_string().into());
     }
+    if let "checkpoint" | "proof" = name {
+        let asked = LogRequest::read(&message.payload)?;
+        let wanted = if name == "proof" { Some(asked.wanted()?) } else { None };
+        let found = state.read(move |store| -> Result<_, Problem> {
+            let Some(wanted) = wanted else { return Ok(Bytes::from(http::log::note(store, asked.size)?)) };
+            let evidence = log::evidence(store, wanted, asked.size)?;
+            serde_json::to_vec(&evidence).map(Bytes::from).map_err(|fault| Problem::internal(&fault))
+        });
+        return found.await.map_err(|problem| from_problem(&problem));
+    }
     let id = deal_id(&message.payload)?;
     let artifacts = Arc::clone(state.artifacts());
     let found = match name {
@@ -117,7 +133,7 @@ async fn answer(client: &async_nats::Client, state: &HttpState, name: &str, requ
                     if store.head(&id)?.is_none() {
                         return Ok(None);
                     }
-                    let options = AuditOptions { reverify: None, progress: None };
+                    let options = AuditOptions::default();
                     let report = audit(store, Scope::Deals(vec![id]), options)?;
                     let json = serde_json::to_vec(&report).map_err(|fault| Problem::internal(&fault))?;
                     Ok(Some(Bytes::from(json)))
@@ -161,6 +177,42 @@ async fn respond(client: &async_nats::Client, request: Request, answer: Result<B
 #[serde(deny_unknown_fields)]
 struct DealRequest {
     deal_id: DealId,
+}
+
+/// A question about the log.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LogRequest {
+    position: Option<u64>,
+    event_id: Option<EventId>,
+    deal_id: Option<DealId>,
+    from: Option<u64>,
+    size: Option<u64>,
+}
+
+impl LogRequest {
+    fn read(payload: &[u8]) -> Result<Self, Error> {
+        if payload.is_empty() {
+            return Ok(Self::default());
+        }
+        serde_json::from_slice(payload).map_err(|fault| error(400, "bad-request", &fault.to_string()))
+    }
+
+    fn wanted(self) -> Result<Wanted, Error> {
+        match self {
+            Self { position: Some(position), event_id: None, deal_id: None, from: None, .. } => {
+                Ok(Wanted::Position(position))
+            }
+            Self { position: None, event_id: Some(event_id), deal_id: None, from: None, .. } => {
+                Ok(Wanted::Event(event_id))
+            }
+            Self { position: None, event_id: None, deal_id: Some(deal_id), from: None, .. } => {
+                Ok(Wanted::Head(deal_id))
+            }
+            Self { position: None, event_id: None, deal_id: None, from: Some(from), .. } => Ok(Wanted::Growth(from)),
+            _ => Err(error(400, "bad-request", "give one of position, event_id, deal_id and from")),
+        }
+    }
 }
 
 fn deal_id(payload: &[u8]) -> Result<DealId, Error> {

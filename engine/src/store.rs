@@ -12,14 +12,17 @@
 
 mod append;
 mod check;
+mod checkpoints;
 mod family;
 mod fault;
 mod group;
+mod head_map;
 mod mark;
 mod open;
 mod reader;
 mod record;
 mod row;
+mod tree;
 
 use std::{
     path::{Path, PathBuf},
@@ -33,16 +36,17 @@ use rocksdb::{ColumnFamily, DB, DBPinnableSlice, IteratorMode, WriteBatch, Write
 use tribunal_events::{ChainLink, DealId, EventId, Timestamp};
 
 pub use self::{
-    append::{Append, CursorUpdate, StreamAppend, Table, TableRow},
+    append::{Append, CursorUpdate, Projection, StreamAppend},
     check::CheckReport,
+    checkpoints::{DealHead, LogState},
     fault::{Place, StoreFault},
     reader::{Deals, Log, Stream},
     record::{NewRecord, Record, record_bytes},
 };
-use self::{family::Family, group::GroupSync, mark::Mark};
+use self::{family::Family, group::GroupSync, head_map::HeadMap, mark::Mark, tree::Edge};
 
 /// The format this program reads and writes.
-pub const FORMAT: u64 = 1;
+pub const FORMAT: u64 = 2;
 /// Bytes of a refused message that are kept.
 pub const REFUSED_BYTES_MAX: usize = 4096;
 
@@ -163,12 +167,20 @@ enum Access {
 /// What only the holder of the write lock may know or change.
 struct Writer {
     next_refused: u64,
+    /// The unfinished tiles of the tree.
+    edge: Edge,
+    /// The head map of the newest checkpoint, once it was needed.
+    heads: Option<HeadMap>,
 }
 
 impl Store {
     /// The store's directory.
     pub fn path(&self) -> &Path {
         &self.0.path
+    }
+
+    fn is_writer(&self) -> bool {
+        matches!(self.0.access, Access::Write { .. })
     }
 
     /// Position of the last record; 0 in an empty store.
@@ -290,36 +302,26 @@ impl Store {
         row::unseal(Family::Meta, name.as_bytes(), &row).map(|body| Some(body.to_vec()))
     }
 
-    /// A row of one of the engine's tables.
+    /// A row of a read model.
     ///
     /// # Errors
     /// [`StoreFault`] if it cannot be read.
-    pub fn table_row(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
-        let Some(row) = self.0.get(table.family(), key)? else { return Ok(None) };
-        row::unseal(table.family(), key, &row).map(|body| Some(body.to_vec()))
+    pub fn projection(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
+        let Some(row) = self.0.get(Family::Projections, key)? else { return Ok(None) };
+        row::unseal(Family::Projections, key, &row).map(|body| Some(body.to_vec()))
     }
 
-    /// Up to `limit` rows of one of the engine's tables, from `key` on, ascending.
+    /// Up to `limit` rows of read models, from `key` on, ascending.
     ///
     /// # Errors
     /// [`StoreFault`] if they cannot be read.
-    pub fn table_rows(&self, table: Table, key: &[u8], limit: usize) -> Result<Vec<Row>, StoreFault> {
-        let rows = self.0.rows(table.family(), key, limit)?;
+    pub fn projections(&self, key: &[u8], limit: usize) -> Result<Vec<Row>, StoreFault> {
+        let rows = self.0.rows(Family::Projections, key, limit)?;
         let read = |(key, row): Row| {
-            let body = row::unseal(table.family(), &key, &row)?.to_vec();
+            let body = row::unseal(Family::Projections, &key, &row)?.to_vec();
             Ok((key, body))
         };
         rows.into_iter().map(read).collect()
-    }
-
-    /// The row with the greatest key of one of the engine's tables.
-    ///
-    /// # Errors
-    /// [`StoreFault`] if it cannot be read.
-    pub fn table_last(&self, table: Table) -> Result<Option<Row>, StoreFault> {
-        let Some((key, row)) = self.0.last_row(table.family())? else { return Ok(None) };
-        let body = row::unseal(table.family(), &key, &row)?.to_vec();
-        Ok(Some((key, body)))
     }
 
     /// Bytes on the disk, about.
@@ -343,7 +345,7 @@ impl Inner {
             path,
             poisoned,
             last_position: AtomicU64::new(0),
-            writer: Mutex::new(Writer { next_refused: 1 }),
+            writer: Mutex::new(Writer { next_refused: 1, edge: Edge::default(), heads: None }),
         }
     }
 

@@ -27,9 +27,13 @@ mod typed {
         struct Panel { bytes32 termsHash; uint32 round; bytes32 panelHash; }
         #[derive(Debug, PartialEq, Eq)]
         struct Silence { bytes32 termsHash; uint32 round; bytes32 silentHash; }
+        #[derive(Debug, PartialEq, Eq)]
+        struct LogKey { string origin; bytes32 publicKey; }
     }
 }
 
+/// EIP-712 `LogKey`: an operator's word on the key that signs its log's checkpoints.
+pub(crate) use typed::LogKey as LogKeyStruct;
 /// EIP-712 `Move`: what a party does in the contract, signed so that anyone can relay it.
 pub use typed::Move;
 /// EIP-712 `Panel`: the operator's word on who was drawn; `panelHash` is `keccak256(abi.encode(address[]))`.

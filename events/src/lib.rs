@@ -5,6 +5,8 @@
 //!
 //! Start reading at [`Envelope`] (bytes off the wire), then [`Terms`] (what both parties signed), then [`EventKind`].
 //!
+//! What a log says of itself, and proofs against that, are in [`tlog`].
+//!
 //! **Invariant:** the bytes received are the bytes verified, hashed, stored and handed on; nothing is encoded again.
 //! **Invariant:** a [`SignedEvent`] exists only with a recovered signer, so unverified data cannot reach the core.
 //! **Invariant:** money is an [`Amount`]; every operation on it is checked.
@@ -20,6 +22,7 @@ mod receipt;
 mod signature;
 mod terms;
 mod time;
+pub mod tlog;
 mod verdict;
 
 /// Generated protobuf messages; field meanings are in `proto/tribunal/v1/tribunal.proto`.

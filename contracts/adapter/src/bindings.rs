@@ -31,6 +31,15 @@ pub(crate) mod token {
     );
 }
 
+pub(crate) mod checkpoints {
+    #![allow(missing_docs, clippy::all, unsafe_code)]
+    alloy_sol_types::sol!(
+        #[sol(extra_derives(Debug))]
+        CheckpointRegistry,
+        "../artifacts/CheckpointRegistry.json"
+    );
+}
+
 pub(crate) use escrow::ITribunalEscrow;
 
 /// The escrow's artifact: JSON with `abi`, `bytecode` and `deployedBytecode`.

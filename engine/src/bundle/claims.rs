@@ -4,7 +4,10 @@ use serde::Serialize;
 use tribunal_core::{Decision, Phase};
 use tribunal_events::{Address, ContentAddress, DealId, EventKind, Outcome, VerdictKind};
 
-use super::contents::{Contents, DealFile};
+use super::{
+    VerifyOptions,
+    contents::{Contents, DealFile},
+};
 use crate::audit::{Discrepancy, Examined, Note, Reverified};
 
 /// How far a claim can be checked with the file alone.
@@ -100,7 +103,9 @@ impl BundleReport {
 }
 
 /// Codes of discrepancies by the claim that they make fail.
-const CODES: [(&str, &[&str]); 7] = [
+const CODES: [(&str, &[&str]); 9] = [
+    ("log", &["log-key", "checkpoint", "inclusion"]),
+    ("complete", &["deal-head", "log-key", "checkpoint"]),
     ("contents", &["terms", "summary", "report", "artifact", "left-out"]),
     ("records", &["version", "position", "time", "deal-id", "event-id", "previous-link", "link", "event"]),
     ("signatures", &["signature", "signer", "operator", "panel-signature", "silence-signature"]),
@@ -178,8 +183,9 @@ pub(super) fn report(
     contents: &Contents<'_>,
     examined: Examined,
     reverified: Option<&Reverified>,
-    trust: &[Address],
+    options: &VerifyOptions,
 ) -> BundleReport {
+    let trust = &options.trust;
     let mut claims = Claims { examined: &examined, list: Vec::new() };
     claims.proved("file", "every byte is covered by the digests of manifest and file");
     let artifacts = contents.artifacts.len();
@@ -205,7 +211,9 @@ pub(super) fn report(
     }
     let list = claims.list;
     let mut rests_on = words(&examined, decision, &witnesses);
-    let trusted = (!trust.is_empty()).then(|| {
+    let logged = contents.logged.as_ref().map(|logged| &logged.certificate.vkey);
+    let log_trusted = options.trust_logs.is_empty() || logged.is_some_and(|key| options.trust_logs.contains(key));
+    let accounts_trusted = (!trust.is_empty()).then(|| {
         for word in &mut rests_on {
             word.trusted = Some(trust.contains(&word.account));
         }
@@ -214,6 +222,10 @@ pub(super) fn report(
         let quorum = examined.terms.as_ref().map_or(1, |terms| terms.mediation.quorum.max(1)) as usize;
         operator && (witnesses.is_empty() || mediators.filter(|word| word.trusted == Some(true)).count() >= quorum)
     });
+    let trusted = match accounts_trusted {
+        None if options.trust_logs.is_empty() => None,
+        accounts => Some(accounts.unwrap_or(true) && log_trusted),
+    };
     let whole = examined.findings.discrepancy_count == 0 && examined.replayed;
     let sound = whole && list.iter().all(|claim| claim.standing != Standing::Failed) && trusted != Some(false);
     let deal = examined.deal.as_ref().filter(|_| examined.replayed);
@@ -375,15 +387,23 @@ fn places(claims: &mut Claims<'_>, contents: &Contents<'_>) {
     }
     let at = |record: Option<&crate::store::Record>| record.map_or_else(String::new, |it| it.recorded_at.to_string());
     let (first, last) = (at(contents.records.first()), at(contents.records.last()));
-    claims.unchecked(
-        "times",
-        format!(
-            "from {first} to {last}, by the operator's record: in this format nobody signs when events were received, in which order, or that none was left out"
-        ),
-    );
+    let times = format!("from {first} to {last}, by the operator's clock");
     let deal = &contents.deal;
-    claims
-        .unchecked("log", format!("positions {} to {} of the operator's log", deal.first_position, deal.last_position));
+    let places = format!("positions {} to {} of the operator's log", deal.first_position, deal.last_position);
+    let Some(logged) = &contents.logged else {
+        claims.unchecked("times", format!("{times}; the file holds no checkpoint of its log"));
+        claims.unchecked("log", format!("{places}; the file holds no checkpoint of it"));
+        return claims.unchecked("complete", "without a checkpoint nobody has signed that no record is left out");
+    };
+    let (said, by) = (logged.checkpoint.checkpoint(), vec![logged.certificate.operator]);
+    let size = said.size;
+    claims.say("log", Standing::Attested, by.clone(), format!("{places} of {size} records, signed as {}", said.origin));
+    let complete = format!("when the log had {size} records, these {} were all of the deal", deal.records);
+    claims.say("complete", Standing::Attested, by.clone(), complete);
+    if claims.failed("log").is_some() {
+        return claims.unchecked("times", times);
+    }
+    claims.say("times", Standing::Attested, by, format!("{times}, in the signed order"));
 }
 
 fn words(examined: &Examined, decision: Option<&Decision>, witnesses: &[Address]) -> Vec<Word> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// How a bundle of this format begins.
-pub const MAGIC: &[u8] = b"tribunal-bundle 1\n";
+pub const MAGIC: &[u8] = b"tribunal-bundle 2\n";
 /// Sections at most.
 pub const SECTIONS_MAX: usize = 65_536;
 /// Bytes of a bundle at most.
@@ -19,7 +19,7 @@ const LINE_BYTES_MAX: usize = HEX_BYTES + 1 + 20 + 1 + NAME_BYTES_MAX;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BundleFault {
     /// Something else altogether, or of a later version.
-    #[error("this is no evidence bundle of format 1: it does not begin with the line `tribunal-bundle 1`")]
+    #[error("this is no evidence bundle of format 2: it does not begin with the line `tribunal-bundle 2`")]
     NoBundle,
     /// A digest does not hold.
     #[error("the file was changed or damaged: {0}")]

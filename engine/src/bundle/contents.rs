@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-use tribunal_events::{Address, ChainLink, ContentAddress, DealId, EventKind};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tribunal_events::{
+    Address, ChainLink, ContentAddress, DealId, EventKind,
+    tlog::{Base64, LogCertificate, SignedCheckpoint},
+};
 
 use super::{
     container::{BundleFault, malformed},
@@ -13,6 +16,9 @@ use crate::store::Record;
 
 pub(super) const DEAL: &str = "deal.json";
 pub(super) const TERMS: &str = "terms";
+pub(super) const CHECKPOINT: &str = "checkpoint";
+pub(super) const LOG_KEY: &str = "log-key.json";
+pub(super) const PROOFS: &str = "proofs.json";
 const RECORD: &str = "record/";
 const REPORT: &str = "report/";
 const ARTIFACT: &str = "artifact/";
@@ -41,6 +47,25 @@ pub struct DealFile {
     pub left_out: Vec<ContentAddress>,
 }
 
+/// `proofs.json`: that the records are in the log of the checkpoint, and that none of the deal's is left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProofsFile {
+    /// Records in that log.
+    pub(super) tree_size: u64,
+    /// The audit path of each record, in order of versions, sibling first.
+    pub(super) inclusion: Vec<Vec<Base64>>,
+    /// The siblings of the deal in the head map, from the root down.
+    pub(super) head: Vec<Base64>,
+}
+
+/// What the operator's log says of the deal.
+pub(super) struct Logged {
+    pub(super) checkpoint: SignedCheckpoint,
+    pub(super) certificate: LogCertificate,
+    pub(super) proofs: ProofsFile,
+}
+
 /// Sections by what they are.
 pub(super) struct Contents<'a> {
     pub(super) deal: DealFile,
@@ -48,6 +73,7 @@ pub(super) struct Contents<'a> {
     pub(super) records: Vec<Record>,
     pub(super) reports: BTreeMap<u64, &'a [u8]>,
     pub(super) artifacts: BTreeMap<ContentAddress, &'a [u8]>,
+    pub(super) logged: Option<Logged>,
 }
 
 pub(super) fn record_name(version: u64) -> String {
@@ -76,13 +102,14 @@ impl<'a> Contents<'a> {
     /// Sorts sections; none may be missing and none unknown.
     pub(super) fn read(sections: &BTreeMap<&'a str, &'a [u8]>) -> Result<Self, BundleFault> {
         let part = |name: &str| sections.get(name).copied().ok_or_else(|| malformed(name, "the section is missing"));
-        let deal = serde_json::from_slice(part(DEAL)?).map_err(|error| malformed(DEAL, error.to_string()))?;
+        let deal = json(DEAL, part(DEAL)?)?;
         let mut this = Self {
             deal,
             terms: part(TERMS)?,
             records: Vec::new(),
             reports: BTreeMap::new(),
             artifacts: BTreeMap::new(),
+            logged: Logged::read(sections)?,
         };
         for (name, body) in sections {
             if let Some(digits) = name.strip_prefix(RECORD) {
@@ -99,8 +126,8 @@ impl<'a> Contents<'a> {
                 let address =
                     text.parse().map_err(|error: tribunal_events::IdError| malformed(*name, error.to_string()))?;
                 this.artifacts.insert(address, body);
-            } else if *name != DEAL && *name != TERMS {
-                return Err(malformed(*name, "no section of format 1 has this name"));
+            } else if ![DEAL, TERMS, CHECKPOINT, LOG_KEY, PROOFS].contains(name) {
+                return Err(malformed(*name, "no section of format 2 has this name"));
             }
         }
         if this.records.is_empty() {
@@ -108,6 +135,25 @@ impl<'a> Contents<'a> {
         }
         Ok(this)
     }
+}
+
+impl Logged {
+    fn read(sections: &BTreeMap<&str, &[u8]>) -> Result<Option<Self>, BundleFault> {
+        let part = |name: &str| sections.get(name).copied().ok_or_else(|| malformed(name, "the section is missing"));
+        if ![CHECKPOINT, LOG_KEY, PROOFS].iter().any(|name| sections.contains_key(name)) {
+            return Ok(None);
+        }
+        let checkpoint = SignedCheckpoint::parse(part(CHECKPOINT)?);
+        Ok(Some(Self {
+            checkpoint: checkpoint.map_err(|error| malformed(CHECKPOINT, error.to_string()))?,
+            certificate: json(LOG_KEY, part(LOG_KEY)?)?,
+            proofs: json(PROOFS, part(PROOFS)?)?,
+        }))
+    }
+}
+
+fn json<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, BundleFault> {
+    serde_json::from_slice(bytes).map_err(|error| malformed(name, error.to_string()))
 }
 
 /// A version in 8 digits.

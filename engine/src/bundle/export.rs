@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use tribunal_events::{DealId, EventKind};
+use tribunal_events::{DealId, EventKind, tlog::in_base64};
 use tribunal_verifiers::{ArtifactSource, Reference, address_like};
 
 use super::{
     container::{BUNDLE_BYTES_MAX, SECTIONS_MAX, write},
-    contents::{DEAL, DealFile, TERMS, artifact_name, record_name, report_name, report_of},
+    contents::{
+        CHECKPOINT, DEAL, DealFile, LOG_KEY, PROOFS, ProofsFile, TERMS, artifact_name, record_name, report_name,
+        report_of,
+    },
     frame::encode_frame,
 };
 use crate::{
     audit::named_artifacts,
+    log::certificates,
     store::{Record, Store, StoreFault},
 };
 
@@ -54,6 +58,7 @@ pub fn export(store: &Store, deal_id: &DealId, artifacts: Option<&dyn ArtifactSo
     let mut terms = None;
     let mut claims = Vec::new();
     let mut ends: Option<(Record, Record)> = None;
+    let mut positions = Vec::new();
     let mut bytes: u64 = 0;
     for record in store.stream(deal_id, 1) {
         let record = record?;
@@ -80,6 +85,7 @@ pub fn export(store: &Store, deal_id: &DealId, artifacts: Option<&dyn ArtifactSo
         bytes += frame.len() as u64;
         bounded(bytes, sections.len())?;
         sections.insert(record_name(record.version), frame);
+        positions.push(record.position);
         ends = Some(match ends {
             Some((first, _)) => (first, record),
             None => (record.clone(), record),
@@ -105,7 +111,32 @@ pub fn export(store: &Store, deal_id: &DealId, artifacts: Option<&dyn ArtifactSo
     let deal = DealFile::of(&terms, last.version, &first, &last, left_out);
     sections.insert(DEAL.into(), serde_json::to_vec(&deal).expect("a deal file has a JSON form"));
     sections.insert(TERMS.into(), terms.bytes().to_vec());
+    logged(store, deal_id, &positions, &mut sections)?;
     Ok(write(&sections))
+}
+
+/// What the log says of the deal, by the first checkpoint after its last record: so the same deal gives the same file.
+/// Nothing where no such checkpoint is signed yet, or its key is certified by nobody.
+fn logged(
+    store: &Store,
+    deal_id: &DealId,
+    positions: &[u64],
+    sections: &mut BTreeMap<String, Vec<u8>>,
+) -> Result<(), StoreFault> {
+    let Some(head) = store.kept_head(deal_id)? else { return Ok(()) };
+    if head.entry.map(|entry| entry.version) != Some(positions.len() as u64) {
+        return Ok(()); // the deal moved on while it was read
+    }
+    let known = certificates(store)?;
+    let Some(certificate) = known.iter().find(|it| head.checkpoint.verify(&it.vkey).is_ok()) else { return Ok(()) };
+    let tree_size = head.checkpoint.checkpoint().size;
+    let Some(paths) = store.prove_inclusions(positions, tree_size)? else { return Ok(()) };
+    let inclusion = paths.iter().map(|path| in_base64(path)).collect();
+    let proofs = ProofsFile { tree_size, inclusion, head: in_base64(&head.siblings) };
+    sections.insert(CHECKPOINT.into(), head.checkpoint.note().as_bytes().to_vec());
+    sections.insert(LOG_KEY.into(), serde_json::to_vec(certificate).expect("a certificate has a JSON form"));
+    sections.insert(PROOFS.into(), serde_json::to_vec(&proofs).expect("proofs have a JSON form"));
+    Ok(())
 }
 
 /// Refuses before memory is filled; a few sections and lines stay free for the rest.

@@ -5,13 +5,17 @@ use std::{
     sync::Arc,
 };
 
-use tribunal_events::{Address, Claim, EventKind};
+use tribunal_events::{
+    Address, Claim, EventKind,
+    tlog::{Base64, Hash, HeadEntry, LogVerifier, leaf_hash, verify_head, verify_inclusion},
+};
 use tribunal_verifiers::{MemorySource, OperatorLimits, Service, address_like};
 
 use super::{
     claims::{BundleReport, published, report},
     container::{BUNDLE_BYTES_MAX, BundleFault, malformed, read},
-    contents::{Contents, DealFile, artifact_name, report_name},
+    contents::{Contents, DealFile, Logged, artifact_name, report_name},
+    frame::encode_frame,
 };
 use crate::audit::{Examined, Examiner, Surroundings, named_artifacts, reverify};
 
@@ -20,6 +24,8 @@ use crate::audit::{Examined, Examiner, Surroundings, named_artifacts, reverify};
 pub struct VerifyOptions {
     /// Accounts whose word is taken; empty: the report says whose word the result rests on, and leaves it there.
     pub trust: Vec<Address>,
+    /// Logs whose word is taken, by their keys; empty: the operator's certificate says which key is its log's.
+    pub trust_logs: Vec<LogVerifier>,
     /// Run the verifier over the bundled artifacts.
     pub reverify: bool,
     /// What that may use.
@@ -28,7 +34,7 @@ pub struct VerifyOptions {
 
 impl Default for VerifyOptions {
     fn default() -> Self {
-        Self { trust: Vec::new(), reverify: true, limits: OperatorLimits::default() }
+        Self { trust: Vec::new(), trust_logs: Vec::new(), reverify: true, limits: OperatorLimits::default() }
     }
 }
 
@@ -48,6 +54,7 @@ pub fn verify(bytes: &[u8], options: &VerifyOptions) -> Result<BundleReport, Bun
     }
     let mut examined = examiner.finish(&Surroundings::default());
     compare(&contents, &mut examined);
+    check_log(&contents, &mut examined);
     let mut reverified = None;
     if options.reverify {
         let mut source = MemorySource::new();
@@ -57,7 +64,7 @@ pub fn verify(bytes: &[u8], options: &VerifyOptions) -> Result<BundleReport, Bun
         let service = Service::new(options.limits, Vec::new());
         reverified = reverify(&mut examined, &service, &source);
     }
-    Ok(report(&contents, examined, reverified.as_ref(), &options.trust))
+    Ok(report(&contents, examined, reverified.as_ref(), options))
 }
 
 /// What stands beside the records must be what follows from them.
@@ -98,6 +105,49 @@ fn compare(contents: &Contents<'_>, examined: &mut Examined) {
             findings.whole("report", expected, report_name(*version));
         }
     }
+}
+
+/// That the operator's log holds the records, where it says it does, and no more of the deal.
+fn check_log(contents: &Contents<'_>, examined: &mut Examined) {
+    let (Some(logged), Some(terms)) = (&contents.logged, examined.terms.clone()) else { return };
+    let findings = &mut examined.findings;
+    let Logged { checkpoint, certificate, proofs } = logged;
+    if certificate.operator != terms.operator {
+        let expected = format!("the word of the operator {:#x}, whom the terms name", terms.operator);
+        findings.whole("log-key", expected, format!("{:#x}'s", certificate.operator));
+    } else if let Err(error) = certificate.verify() {
+        findings.whole("log-key", "the operator's signature", error);
+    }
+    let said = match checkpoint.verify(&certificate.vkey) {
+        Ok(said) => said,
+        Err(error) => return findings.whole("checkpoint", "a checkpoint of the certified key", error),
+    };
+    if proofs.tree_size != said.size || proofs.inclusion.len() != contents.records.len() {
+        let found = format!("{} proofs of {} records", proofs.inclusion.len(), proofs.tree_size);
+        let expected = format!("a proof for each of {} records of {}", contents.records.len(), said.size);
+        return findings.whole("inclusion", expected, found);
+    }
+    for (record, path) in contents.records.iter().zip(&proofs.inclusion) {
+        let leaf = leaf_hash(&encode_frame(record));
+        let index = record.position.wrapping_sub(1);
+        let held =
+            hashes(path).is_some_and(|path| verify_inclusion(&leaf, index, said.size, &path, &said.root).is_ok());
+        if !held {
+            findings.record(record, "inclusion", "a record of the log", "a proof that does not hold");
+        }
+    }
+    let Some(last) = contents.records.last() else { return };
+    let (deal_id, version, position, link) = (contents.deal.deal_id, last.version, last.position, last.link);
+    let entry = HeadEntry { deal_id, version, position, link };
+    let held = hashes(&proofs.head).is_some_and(|path| verify_head(&entry, &path, &said.heads.root).is_ok());
+    if !held {
+        let expected = format!("that version {version} was the deal's last among {} records", said.size);
+        findings.whole("deal-head", expected, "a proof that does not hold");
+    }
+}
+
+fn hashes(path: &[Base64]) -> Option<Vec<Hash>> {
+    path.iter().map(|hash| hash.0.as_slice().try_into().ok()).collect()
 }
 
 fn claimed(record: &crate::store::Record) -> Option<Arc<Claim>> {

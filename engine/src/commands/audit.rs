@@ -8,20 +8,27 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use tribunal_contracts::Witness;
-use tribunal_events::{Address, DealId};
+use tribunal_contracts::{Account, JsonRpcChain, Witness};
+use tribunal_events::{
+    Address, DealId,
+    tlog::{LogVerifier, SignedCheckpoint},
+};
 use tribunal_verifiers::{OperatorLimits, Service};
 
 use crate::{
     artifacts,
-    audit::{AuditOptions, AuditReport, ChainOptions, Scope, audit, audit_chain},
+    audit::{AuditOptions, AuditReport, ChainOptions, Held, Scope, audit, audit_anchors, audit_chain},
     config::{self, Config},
     failure::{Failure, with_causes},
+    keystore,
+    log::certificates,
     store::{Store, StoreFault},
 };
 
 /// Something does not fit.
 const EXIT_DISCREPANCY: u8 = 1;
+/// Anchors on a chain that are compared, the newest.
+const ANCHORS_MAX: u64 = 10_000;
 /// An id that the store does not know.
 const EXIT_UNKNOWN: u8 = 2;
 
@@ -53,6 +60,12 @@ pub struct Args {
     /// configuration.
     #[arg(long, value_name = "RPC_URL", num_args = 0..=1, default_missing_value = "")]
     chain: Option<String>,
+    /// A signed checkpoint that was kept from earlier: a log that was rewritten since is found. May be given more than once.
+    #[arg(long, value_name = "FILE", conflicts_with = "ids")]
+    checkpoint: Vec<PathBuf>,
+    /// The log's key, as it was known then; default: the keys that the store itself names.
+    #[arg(long, value_name = "VKEY", requires = "checkpoint")]
+    log_key: Option<LogVerifier>,
 }
 
 /// Runs the command; works while an engine writes to the store.
@@ -68,16 +81,22 @@ pub async fn run(mut args: Args, json: bool) -> Result<ExitCode, Failure> {
         args.chain = Some(String::new());
     }
     // First: a node that is not there is known at once.
+    let url =
+        args.chain.clone().filter(|url| !url.is_empty()).or_else(|| config.chain.rpc_url.clone()).unwrap_or_default();
     let witness = match args.chain.clone() {
         Some(url) => Some(witness(&config, url).await?),
         None => None,
     };
     let (scope, escrow) = (scope(&args), config.chain.contracts.escrow);
-    let work = tokio::task::spawn_blocking(move || audited(&args, &config, &path).map(|report| (report, path)));
+    let known = config.clone();
+    let work = tokio::task::spawn_blocking(move || audited(&args, &known, &path).map(|report| (report, path)));
     let (mut report, path) = work.await.map_err(|error| Failure::unavailable(error.to_string()))??;
     let mut fault = None;
     if let Some(witness) = witness {
         fault = against_chain(&path, &scope, &witness, escrow, &mut report).await.err();
+        if let (None, Some(contract)) = (&fault, config.chain.contracts.checkpoints) {
+            fault = against_anchors(&path, &config, &url, contract, &mut report).await.err();
+        }
     }
     if json {
         let mut answer = serde_json::to_value(&report).map_err(Failure::unavailable)?;
@@ -130,6 +149,38 @@ async fn against_chain(
     outcome.map_err(|fault| Failure::unavailable(with_causes(&fault)))
 }
 
+/// Compares the log with what the account of `[chain]` anchored of it.
+async fn against_anchors(
+    path: &Path,
+    config: &Config,
+    url: &str,
+    contract: Address,
+    report: &mut AuditReport,
+) -> Result<(), Failure> {
+    let store = open(path)?;
+    let publisher = match (&config.chain.address, &config.chain.keystore) {
+        (Some(address), _) => *address,
+        (None, Some(path)) => keystore::address(path)?.ok_or_else(|| {
+            Failure::config("chain.keystore does not name its account, so nobody knows whose anchors to compare")
+        })?,
+        (None, None) => return Ok(()),
+    };
+    let failed = |fault: tribunal_contracts::ChainFault| Failure::chain(&fault);
+    let chain = JsonRpcChain::connect_checkpoints(url, Account::watched(publisher)).await.map_err(failed)?;
+    let mut origins: Vec<String> =
+        certificates(&store).map_err(Failure::unavailable)?.iter().map(|it| it.vkey.origin().to_owned()).collect();
+    origins.dedup();
+    for origin in origins {
+        let count = chain.anchors(contract, publisher, &origin).await.map_err(failed)?;
+        let mut anchors = Vec::new();
+        for index in count.saturating_sub(ANCHORS_MAX)..count {
+            anchors.push(chain.anchor_at(contract, publisher, &origin, index).await.map_err(failed)?);
+        }
+        audit_anchors(&store, &origin, &anchors, report).map_err(Failure::unavailable)?;
+    }
+    Ok(())
+}
+
 /// A bar for what takes long: nothing is drawn before a second has passed.
 struct Progress {
     start: Instant,
@@ -167,12 +218,28 @@ fn audited(args: &Args, config: &Config, path: &Path) -> Result<AuditReport, Fai
     let folders = if args.artifacts.is_empty() { &config.verifiers.artifacts } else { &args.artifacts };
     let source = args.reverify.then(|| artifacts::folders(folders)).transpose()?;
     let service = Service::new(limits(config), Vec::new());
+    let held = held(args)?;
     let progress = Progress::new("auditing {bar:40} {pos}/{len} records {eta}");
     let tell = |done, total| progress.tell(done, total);
-    let options = AuditOptions { reverify: source.as_deref().map(|source| (&service, source)), progress: Some(&tell) };
+    let options = AuditOptions {
+        reverify: source.as_deref().map(|source| (&service, source)),
+        progress: Some(&tell),
+        held: &held,
+    };
     let outcome = audit(&store, scope(args), options);
     progress.end();
     outcome.map_err(|fault| Failure::unavailable(format!("{}: {fault}", path.display())))
+}
+
+/// The checkpoints that were brought along.
+fn held(args: &Args) -> Result<Vec<Held>, Failure> {
+    let read = |path: &PathBuf| {
+        let name = path.display().to_string();
+        let bytes = std::fs::read(path).map_err(|error| Failure::unavailable(format!("{name}: {error}")))?;
+        let note = SignedCheckpoint::parse(&bytes).map_err(|error| Failure::usage(format!("{name}: {error}")))?;
+        Ok(Held { name, note, key: args.log_key.clone() })
+    };
+    args.checkpoint.iter().map(read).collect()
 }
 
 /// Opens a store for reading, with the exit code that each reason has.
@@ -199,6 +266,11 @@ fn print(report: &AuditReport) {
     println!("{} deals ({outcomes}), {} records, {} signatures", report.deals, report.records, report.signatures);
     if report.reverified > 0 {
         println!("{} results verified again, {} votes confirmed", report.reverified, report.votes_confirmed);
+    }
+    if let Some(log) = &report.log {
+        let held = if log.held > 0 { format!(", and {} brought along", log.held) } else { String::new() };
+        let anchors = if log.anchors > 0 { format!(", {} anchors", log.anchors) } else { String::new() };
+        println!("log of {} records, root {}: {} checkpoints{held}{anchors}", log.size, log.root, log.checkpoints);
     }
     if let Some(chain) = &report.chain {
         println!(

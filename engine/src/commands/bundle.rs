@@ -5,9 +5,13 @@ use std::{
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
+    str::FromStr,
 };
 
-use tribunal_events::{Address, DealId};
+use tribunal_events::{
+    Address, DealId,
+    tlog::{CheckpointError, LogVerifier},
+};
 
 use super::audit::{open, place};
 use crate::{
@@ -70,9 +74,29 @@ struct VerifyArgs {
     /// The file; - for standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Whose word is taken: the operator's account, and mediators' where the file does not suffice to verify again.
-    #[arg(long, value_name = "0xADDRESS", num_args = 1..)]
-    trust: Vec<Address>,
+    /// Whose word is taken: the operator's account, mediators' where the file does not suffice to verify again, and the
+    /// verifier key of the operator's log.
+    #[arg(long, value_name = "0xADDRESS or VKEY", num_args = 1..)]
+    trust: Vec<Trusted>,
+}
+
+/// An account, or a log.
+#[derive(Clone, Debug)]
+enum Trusted {
+    Account(Address),
+    Log(LogVerifier),
+}
+
+impl FromStr for Trusted {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains('+') {
+            return text.parse().map(Self::Log).map_err(|error: CheckpointError| error.to_string());
+        }
+        let account = text.parse().map(Self::Account);
+        account.map_err(|_| "an account is 0x and 40 hex digits; a log's key is <origin>+<key id>+<base64>".to_owned())
+    }
 }
 
 /// Runs the command.
@@ -134,7 +158,13 @@ fn export(args: &ExportArgs, json: bool) -> Result<ExitCode, Failure> {
 fn verify(args: VerifyArgs, json: bool) -> Result<ExitCode, Failure> {
     let shown = args.file.display().to_string();
     let bytes = read(&args.file).map_err(|error| Failure::new(EXIT_NO_FILE, format!("{shown}: {error}")))?;
-    let options = VerifyOptions { trust: args.trust, ..VerifyOptions::default() };
+    let mut options = VerifyOptions::default();
+    for trusted in args.trust {
+        match trusted {
+            Trusted::Account(account) => options.trust.push(account),
+            Trusted::Log(key) => options.trust_logs.push(key),
+        }
+    }
     let bar = super::spinner("verifying");
     let outcome = bundle::verify(&bytes, &options);
     bar.finish_and_clear();

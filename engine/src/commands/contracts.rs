@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Subcommand;
-use tribunal_contracts::{Chain as _, JsonRpcChain};
+use tribunal_contracts::{Addresses, Chain as _, JsonRpcChain};
 use tribunal_events::{Address, Amount};
 
 use crate::{failure::Failure, keystore};
@@ -20,7 +20,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Contracts {
-    /// Deploy escrow, mediator registry and a test token, and print the `[chain]` section that serves them.
+    /// Deploy escrow, mediator registry, checkpoint registry and a test token, and print the `[chain]` section that serves them.
     Deploy {
         /// JSON-RPC of the node.
         #[arg(long)]
@@ -83,6 +83,7 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     let chain = JsonRpcChain::deploy(&rpc_url, signer.secret(), treasury, unbond_delay_s)
         .await
         .map_err(|fault| Failure::chain(&fault))?;
+    let checkpoints = chain.deploy_checkpoints().await.map_err(|fault| Failure::chain(&fault))?;
     for (account, amount) in dev_deposit {
         chain.mint_and_deposit(account, amount).await.map_err(|fault| Failure::chain(&fault))?;
     }
@@ -99,7 +100,7 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
             "{}",
             serde_json::json!({
                 "chain_id": chain.chain_id(), "escrow": contracts.escrow, "registry": contracts.registry,
-                "token": contracts.token, "first_block": chain.first_block(),
+                "token": contracts.token, "checkpoints": checkpoints, "first_block": chain.first_block(),
             })
         );
         return Ok(ExitCode::SUCCESS);
@@ -113,7 +114,8 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
         println!("password_file = {:?}", path.display().to_string());
     }
     println!("[chain.contracts]");
-    for (name, address) in [("escrow", contracts.escrow), ("registry", contracts.registry), ("token", contracts.token)]
+    let Addresses { escrow, registry, token } = contracts;
+    for (name, address) in [("escrow", escrow), ("registry", registry), ("token", token), ("checkpoints", checkpoints)]
     {
         println!("{name} = \"{address:#x}\"");
     }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    config::Config,
     demo::{BusChoice, Played, Stage, play, read, stage},
     failure::Failure,
 };
@@ -134,6 +135,8 @@ fn evidence(stage: &Stage, played: &[Played], out: &Path) -> Result<Evidence, Fa
     let folder = out.join("evidence");
     let failed = |error: &dyn std::fmt::Display| Failure::unavailable(format!("{}: {error}", folder.display()));
     fs::create_dir_all(&folder).map_err(|error| failed(&error))?;
+    let signer = super::log::signer(&Config::default(), stage.engine.store(), &stage.operator)?;
+    signer.checkpoint(stage.engine.store()).map_err(|error| failed(&error))?;
     let mut files = Vec::new();
     let mut sample = None;
     for deal in played.iter().filter(|deal| deal.outcome != "refused") {

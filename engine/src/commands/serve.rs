@@ -88,6 +88,8 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
         Some(nats) => Arc::new(nats.clone()),
         None => Arc::new(InProcessBus::new(now, InProcessLimits::default())),
     };
+    let log = super::log::signer(&config, &store, &operator)?;
+    tracing::info!(vkey = %log.key().verifier(), "the log is signed by this key");
     let (chain, paying) = chain(&config, &store).await?;
     let artifacts = crate::artifacts::folders(&config.verifiers.artifacts)?;
     let verifier = Arc::new(Service::new(config.verifiers.limits(), vec![Arc::clone(&artifacts)]));
@@ -116,9 +118,16 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
     })
     .await
     .map_err(Failure::unavailable)?;
-    let payer = paying.as_ref().map(|(_, payer)| (domain_chain, *payer));
-    if let Some((following, _)) = paying {
+    engine.keep_checkpoints(Arc::new(log), Duration::from_secs(config.log.checkpoint_s), config.log.checkpoint_records);
+    let payer = paying.as_ref().map(|paying| (domain_chain, paying.payer));
+    let cancel = CancellationToken::new();
+    if let Some(Paying { following, node, .. }) = paying {
         engine.follow_chain(following);
+        if let Some(contract) = config.chain.contracts.checkpoints {
+            let every = Duration::from_secs(config.log.anchor_s.max(1));
+            let anchoring = crate::log::keep_anchored(engine.store().clone(), node, contract, every, cancel.clone());
+            tokio::spawn(anchoring);
+        }
     }
     let followed = match (engine.desk(), &history) {
         (Some(own), Some(history)) => {
@@ -142,7 +151,6 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
         .with_mediators(mediators)
         .with_desks(followed.desks())
         .with_markets(markets.list());
-    let cancel = CancellationToken::new();
     let service =
         nats.map(|nats| tokio::spawn(crate::service::serve(nats.client().clone(), state.clone(), cancel.clone())));
     let listener = tokio::net::TcpListener::bind(config.http.listen)
@@ -186,7 +194,7 @@ pub fn http_state(
 }
 
 /// The operator's key: as configured, else a development key beside the store, made the first time.
-fn operator(config: &Config) -> Result<SigningKey, Failure> {
+pub(super) fn operator(config: &Config) -> Result<SigningKey, Failure> {
     if let Some(path) = &config.operator.keystore {
         return keystore::load(path, config.operator.password_file.as_deref());
     }
@@ -199,7 +207,11 @@ fn operator(config: &Config) -> Result<SigningKey, Failure> {
 }
 
 /// A chain that others write to as well: how it is followed, and the account that pays for transactions there.
-type Paying = (Following, Address);
+struct Paying {
+    following: Following,
+    payer: Address,
+    node: Arc<JsonRpcChain>,
+}
 
 /// Where the money is.
 async fn chain(config: &Config, store: &Store) -> Result<(Arc<dyn Chain>, Option<Paying>), Failure> {
@@ -245,7 +257,8 @@ async fn chain(config: &Config, store: &Store) -> Result<(Arc<dyn Chain>, Option
         confirmations: config.chain.confirmations,
         poll: FOLLOW_POLL,
     };
-    Ok((Arc::new(chain), Some((following, payer))))
+    let node = Arc::new(chain);
+    Ok((Arc::clone(&node) as Arc<dyn Chain>, Some(Paying { following, payer, node })))
 }
 
 fn print_config(config: &Config, figment: &figment::Figment, flags: &[(&str, Option<String>)]) {

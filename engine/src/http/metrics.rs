@@ -86,6 +86,12 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
     let position = state.store().last_position();
     text.metric("tribunal_events_recorded_total", "counter", "Events in the log.", &[("", position)]);
     text.metric("tribunal_log_position", "gauge", "Position of the last record.", &[("", position)]);
+    let activity = state.0.activity.as_ref();
+    let signed = activity.signed.load(Ordering::Relaxed);
+    text.metric("tribunal_log_signed_position", "gauge", "Records covered by the newest checkpoint.", &[("", signed)]);
+    let help = "Whether the log cannot be signed: it contradicts what was signed before.";
+    let unsigned = u64::from(activity.unsigned.load(Ordering::Relaxed));
+    text.metric("tribunal_log_unsigned", "gauge", help, &[("", unsigned)]);
     if let Ok(counted) = counted {
         let labelled = |name: &str, value: &str| format!("{name}=\"{}\"", escape(value));
         let refused: Vec<_> = counted.refused_by.iter().map(|(code, n)| (labelled("reason", code), *n)).collect();

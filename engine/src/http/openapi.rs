@@ -116,6 +116,39 @@ pub(super) fn document() -> Value {
                     "200": { "description": "The stream", "content": { "text/event-stream": { "schema": { "type": "string" } } } }
                 }), &["400", "503"])
             } },
+            "/api/v1/checkpoint": { "get": {
+                "operationId": "getCheckpoint", "summary": "The newest signed checkpoint of the log (C2SP tlog-checkpoint)",
+                "parameters": [query("size", "integer", "the checkpoint of exactly so many records instead")],
+                "responses": with_problems(json!({
+                    "200": { "description": "The signed note", "content": { "text/plain": { "schema": { "type": "string" } } } }
+                }), &["400", "404", "503"])
+            } },
+            "/api/v1/log/keys": { "get": {
+                "operationId": "getLogKeys", "summary": "The verifier keys that signed this log, newest last, each with the operator's signature on it",
+                "responses": responses("The keys", json!({ "type": "object" }), &["503"])
+            } },
+            "/api/v1/proofs/inclusion": { "get": {
+                "operationId": "proveInclusion", "summary": "That a record is in the log (RFC 6962), with the record and the checkpoint",
+                "parameters": [
+                    query("position", "integer", "log position, from 1; this or event_id"),
+                    query("event_id", "string", "the event"),
+                    query("size", "integer", "against the checkpoint of so many records; default: the newest")
+                ],
+                "responses": responses("The proof", json!({ "type": "object" }), &["400", "404", "503"])
+            } },
+            "/api/v1/proofs/consistency": { "get": {
+                "operationId": "proveConsistency", "summary": "That the log has only grown since it had so many records (RFC 6962)",
+                "parameters": [
+                    query("from", "integer", "records before"),
+                    query("to", "integer", "against the checkpoint of so many records; default: the newest")
+                ],
+                "responses": responses("The proof", json!({ "type": "object" }), &["400", "404", "503"])
+            } },
+            "/api/v1/proofs/head": { "get": {
+                "operationId": "proveHead", "summary": "Where a deal stood at the newest checkpoint, and that nothing of it is left out; or that there is no such deal",
+                "parameters": [query("deal_id", "string", "the deal")],
+                "responses": responses("The proof", json!({ "type": "object" }), &["400", "404", "503"])
+            } },
             "/healthz": { "get": { "operationId": "health", "summary": "The process answers", "responses": { "200": { "description": "ok" } } } },
             "/readyz": { "get": {
                 "operationId": "ready", "summary": "Events are read and written",

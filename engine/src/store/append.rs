@@ -5,7 +5,7 @@ use std::{
 };
 
 use rocksdb::{IteratorMode, WriteBatch, WriteOptions, checkpoint::Checkpoint};
-use tribunal_events::{ChainLink, DealId};
+use tribunal_events::{ChainLink, DealId, tlog::leaf_hash};
 
 use super::{
     Access, Cursor, Fsync, Head, Intent, META_FORMAT, NewRecord, OutboxEntry, REFUSED_BYTES_MAX, Record, Refused, Row,
@@ -41,32 +41,9 @@ pub struct CursorUpdate {
     pub cursor: Cursor,
 }
 
-/// The engine's own tables, whose keys and values the store does not look into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Table {
-    /// Nodes of the Merkle tree over the log.
-    Tree,
-    /// Signed checkpoints of the log.
-    Checkpoints,
-    /// Read models; rebuildable.
-    Projections,
-}
-
-impl Table {
-    pub(super) const fn family(self) -> Family {
-        match self {
-            Self::Tree => Family::Tree,
-            Self::Checkpoints => Family::Checkpoints,
-            Self::Projections => Family::Projections,
-        }
-    }
-}
-
-/// A row to write into, or to remove from, one of the engine's tables.
+/// A row of a read model to write or to remove; the store does not look into it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TableRow {
-    /// The table.
-    pub table: Table,
+pub struct Projection {
     /// The key; rows are in its byte order.
     pub key: Vec<u8>,
     /// The value; nothing removes the row.
@@ -86,6 +63,8 @@ pub struct Append {
     pub outbox_done: Vec<[u8; 32]>,
     /// Messages that were not admitted.
     pub refused: Vec<Refused>,
+    /// Rows of read models.
+    pub projections: Vec<Projection>,
 }
 
 impl Store {
@@ -95,25 +74,14 @@ impl Store {
     /// [`StoreFault::Conflict`], [`StoreFault::Duplicate`] and [`StoreFault::CursorBack`]: nothing was written. Any fault
     /// of the write itself: unknown what was written, and the store is poisoned.
     pub fn append(&self, append: Append) -> Result<Vec<Record>, StoreFault> {
-        self.append_with(append, |_| Vec::new())
-    }
-
-    /// As [`Store::append`], with rows that depend on the positions and links given: the Merkle tree.
-    ///
-    /// # Errors
-    /// As [`Store::append`].
-    pub fn append_with(
-        &self,
-        append: Append,
-        rows: impl FnOnce(&[Record]) -> Vec<TableRow>,
-    ) -> Result<Vec<Record>, StoreFault> {
         let inner = &*self.0;
         let mut writer = self.writer()?;
         let mut batch = WriteBatch::default();
         let mut position = self.last_position();
         let mut heads: BTreeMap<DealId, Head> = BTreeMap::new();
         let mut seen = BTreeSet::new();
-        let mut records = Vec::with_capacity(append.streams.iter().map(|stream| stream.records.len()).sum());
+        let count = append.streams.iter().map(|stream| stream.records.len()).sum();
+        let (mut records, mut leaves) = (Vec::with_capacity(count), Vec::with_capacity(count));
 
         for stream in append.streams {
             let deal_id = stream.deal_id;
@@ -147,7 +115,9 @@ impl Store {
                     previous: head.link,
                     link: ChainLink::GENESIS,
                 };
-                batch.put_cf(inner.family(Family::Events), position.to_be_bytes(), record::seal(&mut record));
+                let frame = record::seal(&mut record);
+                leaves.push(leaf_hash(&frame));
+                batch.put_cf(inner.family(Family::Events), position.to_be_bytes(), frame);
                 let key = row::index_key(&deal_id, record.version);
                 batch.put_cf(inner.family(Family::Index), key, row::index_row(position, &record.link));
                 batch.put_cf(inner.family(Family::EventIds), event_id.bytes(), position.to_be_bytes());
@@ -195,7 +165,8 @@ impl Store {
             batch.put_cf(inner.family(Family::Refused), key, row);
             next_refused += 1;
         }
-        self.put_table_rows(&mut batch, rows(&records));
+        self.put_projections(&mut batch, append.projections);
+        writer.edge.append(&leaves, inner, &mut batch);
         if batch.is_empty() {
             return Ok(records);
         }
@@ -212,14 +183,14 @@ impl Store {
         Ok(records)
     }
 
-    /// Writes rows of the engine's tables alone; synced.
+    /// Writes rows of read models alone; synced.
     ///
     /// # Errors
     /// As [`Store::append`].
-    pub fn put_rows(&self, rows: Vec<TableRow>) -> Result<(), StoreFault> {
+    pub fn project(&self, rows: Vec<Projection>) -> Result<(), StoreFault> {
         let _writer = self.writer()?;
         let mut batch = WriteBatch::default();
-        self.put_table_rows(&mut batch, rows);
+        self.put_projections(&mut batch, rows);
         self.commit(batch, true)
     }
 
@@ -317,7 +288,7 @@ impl Store {
         to.write_opt(WriteBatch::default(), &options).and_then(|()| to.flush_wal(true)).map_err(fault)
     }
 
-    fn writer(&self) -> Result<MutexGuard<'_, Writer>, StoreFault> {
+    pub(super) fn writer(&self) -> Result<MutexGuard<'_, Writer>, StoreFault> {
         self.0.usable()?;
         if let Access::Read { .. } = self.0.access {
             return Err(StoreFault::ReadOnly);
@@ -331,7 +302,7 @@ impl Store {
         Ok(guard)
     }
 
-    fn commit(&self, batch: WriteBatch, always_sync: bool) -> Result<(), StoreFault> {
+    pub(super) fn commit(&self, batch: WriteBatch, always_sync: bool) -> Result<(), StoreFault> {
         let Access::Write { fsync, group, .. } = &self.0.access else { return Err(StoreFault::ReadOnly) };
         self.0.write(batch, always_sync || *fsync == Fsync::Always)?;
         if let Some(group) = group {
@@ -354,11 +325,11 @@ impl Store {
         Ok(())
     }
 
-    fn put_table_rows(&self, batch: &mut WriteBatch, rows: Vec<TableRow>) {
-        for TableRow { table, key, value } in rows {
-            let family = self.0.family(table.family());
+    fn put_projections(&self, batch: &mut WriteBatch, rows: Vec<Projection>) {
+        let family = self.0.family(Family::Projections);
+        for Projection { key, value } in rows {
             match value {
-                Some(value) => batch.put_cf(family, &key, row::seal(table.family(), &key, value)),
+                Some(value) => batch.put_cf(family, &key, row::seal(Family::Projections, &key, value)),
                 None => batch.delete_cf(family, &key),
             }
         }

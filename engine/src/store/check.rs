@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use tribunal_events::{ChainLink, DealId};
 
-use super::{Head, Place, Store, StoreFault, family::Family, row};
+use super::{Head, Place, Record, Store, StoreFault, family::Family, row, tree::TreeCheck};
 
 /// What [`Store::check`] found.
 #[derive(Debug, Default)]
@@ -26,12 +26,25 @@ impl Store {
         let mut report = CheckReport::default();
         let mut heads: BTreeMap<DealId, Head> = BTreeMap::new();
         let last = self.last_position();
+        // Until the first record that cannot be read.
+        let mut tree = Some(TreeCheck::new());
         for position in 1..=last {
             match self.check_position(position, &mut heads) {
-                Ok(()) => report.records += 1,
-                Err(fault) => report.damage.push(fault),
+                Ok(record) => {
+                    report.records += 1;
+                    if let Some(tree) = &mut tree {
+                        report.damage.extend(tree.take(&self.0, &record, last).err());
+                    }
+                }
+                Err(fault) => {
+                    report.damage.push(fault);
+                    tree = None;
+                }
             }
             progress(position);
+        }
+        if let Some(tree) = tree {
+            report.damage.extend(tree.finish(&self.0).err());
         }
         for deal in self.deals() {
             report.deals += 1;
@@ -55,6 +68,7 @@ impl Store {
             Family::Intents,
             Family::Meta,
             Family::Tree,
+            Family::HeadMap,
             Family::Checkpoints,
             Family::Projections,
         ] {
@@ -63,7 +77,7 @@ impl Store {
         Ok(report)
     }
 
-    fn check_position(&self, position: u64, heads: &mut BTreeMap<DealId, Head>) -> Result<(), StoreFault> {
+    fn check_position(&self, position: u64, heads: &mut BTreeMap<DealId, Head>) -> Result<Record, StoreFault> {
         let record = self.0.record(position)?;
         let before = heads.get(&record.deal_id).copied();
         let (version, link) = before.map_or((0, ChainLink::GENESIS), |head| (head.version, head.link));
@@ -79,7 +93,7 @@ impl Store {
             _ => return damaged("the stream index says otherwise".into()),
         }
         match self.0.position_of(&record.event_id)? {
-            Some(at) if at == position => Ok(()),
+            Some(at) if at == position => Ok(record),
             other => damaged(format!("the event id index says {other:?}")),
         }
     }

@@ -28,16 +28,18 @@ pub(super) enum Family {
     Intents,
     /// name → value
     Meta,
-    /// Merkle tree nodes
+    /// level, number → tile of the Merkle tree
     Tree,
-    /// signed checkpoints
+    /// what is kept of the head map: see `head_map.rs`
+    HeadMap,
+    /// tree size → signed checkpoint
     Checkpoints,
     /// read models, rebuildable
     Projections,
 }
 
 impl Family {
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::Events,
         Self::Index,
         Self::Heads,
@@ -50,6 +52,7 @@ impl Family {
         Self::Intents,
         Self::Meta,
         Self::Tree,
+        Self::HeadMap,
         Self::Checkpoints,
         Self::Projections,
     ];
@@ -68,6 +71,7 @@ impl Family {
             Self::Intents => "intents",
             Self::Meta => "meta",
             Self::Tree => "tree",
+            Self::HeadMap => "head-map",
             Self::Checkpoints => "checkpoints",
             Self::Projections => "projections",
         }

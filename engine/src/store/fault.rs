@@ -51,7 +51,7 @@ pub enum StoreFault {
         path: PathBuf,
     },
     /// Written by a version whose format is unknown here.
-    #[error("the store has format {found}, this program knows format {supported}: use the version that wrote it")]
+    #[error("the store has format {found}, this program reads format {supported}: {}", if found < supported { "open it for writing once (tribunal serve), which upgrades it" } else { "use the version that wrote it" })]
     Format {
         /// Format found.
         found: u64,
@@ -106,6 +106,11 @@ impl StoreFault {
     /// Whether the same call may succeed later without anybody repairing anything.
     pub const fn can_retry(&self) -> bool {
         matches!(self, Self::Locked { .. } | Self::Conflict { .. })
+    }
+
+    /// A value beside the log that does not say what it should.
+    pub(crate) fn damaged_meta(name: &str, what: &str) -> Self {
+        Self::damaged(Place::Row("meta", hex::encode(name)), what)
     }
 
     pub(super) fn io(doing: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {

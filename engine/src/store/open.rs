@@ -14,7 +14,11 @@ use super::{
     group::GroupSync,
     mark::Mark,
     row,
+    tree::Edge,
 };
+
+/// Opened for writing it becomes the present one.
+const FORMAT_WITHOUT_TREE: u64 = 1;
 
 impl Store {
     /// Opens a store for writing; creates it where there is none. Holds its lock until the last clone is dropped.
@@ -42,9 +46,24 @@ impl Store {
             batch.put_cf(inner.family(Family::Meta), META_FORMAT, row);
             inner.write(batch, true)?;
         }
-        inner.check_end(marked)?;
+        let upgrade = inner.check_end(marked, true)?;
         inner.writer.get_mut().expect("not shared yet").next_refused = inner.last_refused()? + 1;
-        Ok(Self(Arc::new(inner)))
+        let mut this = Self(Arc::new(inner));
+        let edge = if upgrade { this.upgrade()? } else { Edge::load(&this.0, this.last_position())? };
+        let inner = Arc::get_mut(&mut this.0).expect("nobody has a clone yet");
+        inner.writer.get_mut().expect("not shared yet").edge = edge;
+        Ok(this)
+    }
+
+    /// From format 1, which had no tree.
+    fn upgrade(&self) -> Result<Edge, StoreFault> {
+        tracing::info!(store = %self.0.path.display(), "format 1: building the tree over the log, once");
+        let edge = Edge::build(self)?;
+        let mut batch = WriteBatch::default();
+        let row = row::seal(Family::Meta, META_FORMAT.as_bytes(), FORMAT.to_be_bytes().to_vec());
+        batch.put_cf(self.0.family(Family::Meta), META_FORMAT, row);
+        self.0.write(batch, true)?;
+        Ok(edge)
     }
 
     /// Opens a store for reading, also while another process writes to it. Sees everything that was appended before the
@@ -90,7 +109,7 @@ impl Store {
         if inner.get(Family::Meta, META_FORMAT.as_bytes())?.is_none() {
             return Err(StoreFault::Missing { path: path.to_path_buf() });
         }
-        inner.check_end(marked)?;
+        inner.check_end(marked, false)?;
         Ok(Self(Arc::new(inner)))
     }
 
@@ -103,21 +122,24 @@ impl Store {
         if matches!(self.0.access, Access::Read { .. }) {
             let marked = Mark::read(&self.0.path);
             self.0.db.try_catch_up_with_primary().map_err(|error| StoreFault::rocks("reading the log", error))?;
-            self.0.check_end(marked)?;
+            self.0.check_end(marked, false)?;
         }
         Ok(())
     }
 }
 
 impl Inner {
-    /// Refuses a format that is unknown here and a log that ends before what was acknowledged; takes in its end.
-    fn check_end(&self, marked: Option<u64>) -> Result<(), StoreFault> {
+    /// Refuses a format that is unknown here and a log that ends before what was acknowledged; takes in its end. Whether
+    /// the store is to be upgraded, where that `may` be done.
+    fn check_end(&self, marked: Option<u64>, may: bool) -> Result<bool, StoreFault> {
         let key = META_FORMAT.as_bytes();
+        let mut upgrade = false;
         if let Some(row) = self.get(Family::Meta, key)? {
             let body = row::unseal(Family::Meta, key, &row)?;
             let found = body.try_into().map(u64::from_be_bytes);
             let found = found.map_err(|_| row::damaged(Family::Meta, key, "a format version has 8 bytes"))?;
-            if found != FORMAT {
+            upgrade = may && found == FORMAT_WITHOUT_TREE;
+            if found != FORMAT && !upgrade {
                 return Err(StoreFault::Format { found, supported: FORMAT });
             }
         }
@@ -133,7 +155,7 @@ impl Inner {
             self.record(last)?;
         }
         self.last_position.store(last, Ordering::Release);
-        Ok(())
+        Ok(upgrade)
     }
 }
 

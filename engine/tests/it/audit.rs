@@ -227,7 +227,7 @@ fn audited(store: &Store) -> AuditReport {
 
 fn reverified(store: &Store, source: &MemorySource) -> AuditReport {
     let service = Service::new(OperatorLimits::default(), Vec::new());
-    audit(store, Scope::All, AuditOptions { reverify: Some((&service, source)), progress: None }).unwrap()
+    audit(store, Scope::All, AuditOptions { reverify: Some((&service, source)), ..AuditOptions::default() }).unwrap()
 }
 
 /// A record as somebody who can write to the disk might change it.
@@ -339,7 +339,7 @@ fn only_the_deals_asked_for_are_audited() {
         assert!(at <= total);
         done.fetch_max(at, std::sync::atomic::Ordering::Relaxed);
     };
-    let options = AuditOptions { reverify: None, progress: Some(&progress) };
+    let options = AuditOptions { progress: Some(&progress), ..AuditOptions::default() };
     let report = audit(&engine.store, Scope::Deals(vec![known, unknown, known]), options).unwrap();
     assert_eq!((report.deals, report.unknown), (1, vec![unknown]));
     assert_eq!(report.records, engine.store.head(&known).unwrap().unwrap().version);
@@ -887,7 +887,7 @@ async fn what_the_whole_engine_played_is_clean_and_every_file_of_it_is_sound() {
     demo::play(&stage, &deals, |_, _| {}).await.unwrap();
     let (store, artifacts, service) = (stage.engine.store().clone(), stage.artifacts.clone(), stage.verifier.clone());
     let checked = tokio::task::spawn_blocking(move || {
-        let options = AuditOptions { reverify: Some((&service, &*artifacts)), progress: None };
+        let options = AuditOptions { reverify: Some((&service, &*artifacts)), ..AuditOptions::default() };
         let report = audit(&store, Scope::All, options).unwrap();
         assert!(report.is_clean(), "{:#?}", report.discrepancies);
         assert!(report.reverified >= 10 && report.votes_confirmed >= 10, "{report:#?}");

@@ -7,9 +7,13 @@ use tribunal_engine::{
         BundleFault, BundleReport, DealFile, ExportFault, MAGIC, Standing, VerifyOptions, decode_frame, encode_frame,
         export, read, verify, write,
     },
+    log::LogSigner,
     store::Record,
 };
-use tribunal_events::{Address, Amount, DealId, EventKind, Timestamp, VerdictKind};
+use tribunal_events::{
+    Address, Amount, DealId, EventKind, Timestamp, VerdictKind,
+    tlog::{LogCertificate, LogKey, LogVerifier},
+};
 use tribunal_fixtures::{Script, TermsBuilder, engine_message, keys};
 use tribunal_verifiers::{ArtifactSource, MemorySource};
 
@@ -91,7 +95,7 @@ fn every_deal_of_the_store_is_sound_in_a_file() {
         for claim in ["file", "contents", "records", "signatures", "rules", "consent"] {
             assert_eq!(report.standing(claim), Some(Standing::Proved), "{claim}: {:#?}", report.claims);
         }
-        for claim in ["times", "log"] {
+        for claim in ["times", "log", "complete"] {
             assert_eq!(report.standing(claim), Some(Standing::NotCheckableOffline), "{claim}");
         }
         assert_eq!(report.trusted, None);
@@ -189,7 +193,7 @@ fn bytes_too_many_or_too_few_are_caught() {
     longer.push(0);
     assert!(plain(&longer).is_err());
     assert!(plain(&[bytes.as_slice(), bytes.as_slice()].concat()).is_err());
-    for nothing in [&b""[..], b"tribunal-bundle 2\n", b"{}", &[0; 4096]] {
+    for nothing in [&b""[..], b"tribunal-bundle 1\n", b"{}", &[0; 4096]] {
         assert_eq!(plain(nothing).unwrap_err(), BundleFault::NoBundle);
     }
 }
@@ -365,6 +369,95 @@ fn a_panel_of_friends_is_found() {
         records[index].envelope = it.say(engine_message(&kind), &keys::key("operator"));
     });
     assert_unsound(&friends, "panel", "draw");
+}
+
+/// Signs the log of a store as its operator's.
+fn signed(engine: &Engine) -> LogVerifier {
+    let key = LogKey::new("example.org/log", &[3; 32]).unwrap();
+    let (vkey, path) = (key.verifier().clone(), LogSigner::default_path(engine.store.path()));
+    let signer = LogSigner::open(&engine.store, key, &keys::key("operator"), path).unwrap();
+    signer.checkpoint(&engine.store).unwrap().unwrap();
+    vkey
+}
+
+#[test]
+fn a_signed_log_attests_places_times_and_that_nothing_is_left_out() {
+    let (mut engine, source) = played();
+    let it = caught();
+    let vkey = signed(&engine);
+    let bytes = file(&engine, &it, &source);
+    let report = plain(&bytes).unwrap();
+    assert!(report.is_sound(), "{:#?}", report.discrepancies);
+    for claim in ["log", "complete", "times"] {
+        let claim = report.claims.iter().find(|it| it.claim == claim).unwrap();
+        assert_eq!((claim.standing, &claim.by[..]), (Standing::Attested, &[keys::address("operator")][..]));
+    }
+    let trusting = |key: &LogVerifier| {
+        verify(&bytes, &VerifyOptions { trust_logs: vec![key.clone()], ..VerifyOptions::default() }).unwrap()
+    };
+    assert_eq!(trusting(&vkey).trusted, Some(true));
+    let other = LogKey::new("example.org/log", &[4; 32]).unwrap();
+    assert!(!trusting(other.verifier()).is_sound());
+    let unsigned =
+        forged(&bytes, |it| it.retain(|name, _| !["checkpoint", "log-key.json", "proofs.json"].contains(&&**name)));
+    assert!(plain(&unsigned).unwrap().is_sound());
+    let options = VerifyOptions { trust_logs: vec![vkey], ..VerifyOptions::default() };
+    assert!(!verify(&unsigned, &options).unwrap().is_sound(), "no checkpoint, no trusted log");
+
+    // Others move on and the log is signed again: the same deal gives the same file.
+    let next = script(&TermsBuilder::new("next"));
+    engine.begin(&next, 0, None);
+    signed(&engine);
+    assert_eq!(file(&engine, &it, &source), bytes);
+    let (open, settled) = (file(&engine, &next, &source), &bytes);
+    assert!(plain(&open).unwrap().is_sound());
+    assert_ne!(read(&open).unwrap()["checkpoint"], read(settled).unwrap()["checkpoint"]);
+}
+
+#[test]
+fn what_the_log_did_not_sign_is_found() {
+    let (engine, source) = played();
+    signed(&engine);
+    let it = caught();
+    let bytes = file(&engine, &it, &source);
+    // A record less, and a proof less.
+    let fewer = forged(&retold(&bytes, |records| drop(records.pop())), |it| {
+        let mut proofs: serde_json::Value = serde_json::from_slice(&it["proofs.json"]).unwrap();
+        proofs["inclusion"].as_array_mut().unwrap().pop();
+        it.insert("proofs.json".into(), serde_json::to_vec(&proofs).unwrap());
+    });
+    assert_unsound(&fewer, "deal-head", "complete");
+    // The operator's own forgery: another time, with a chain that fits.
+    let later = retold(&bytes, |records| {
+        let last = records.len() - 1;
+        records[last].recorded_at = Timestamp::from_us(records[last].recorded_at.us() + 1);
+    });
+    assert_unsound(&later, "inclusion", "log");
+    let other = LogKey::new("example.org/log", &[4; 32]).unwrap();
+    let certificate = |it: &mut BTreeMap<String, Vec<u8>>, vkey: &LogVerifier, by: &str| {
+        let certificate = LogCertificate::sign(vkey, &keys::key(by)).unwrap();
+        it.insert("log-key.json".into(), serde_json::to_vec(&certificate).unwrap());
+    };
+    let stranger = forged(&bytes, |it| certificate(it, other.verifier(), "stranger"));
+    assert_unsound(&stranger, "log-key", "log");
+    let stolen = forged(&bytes, |it| {
+        let mut own: serde_json::Value = serde_json::from_slice(&it["log-key.json"]).unwrap();
+        own["vkey"] = other.verifier().to_string().into();
+        it.insert("log-key.json".into(), serde_json::to_vec(&own).unwrap());
+    });
+    assert_unsound(&stolen, "log-key", "complete");
+    let unsigned = forged(&bytes, |it| certificate(it, other.verifier(), "operator"));
+    assert_unsound(&unsigned, "checkpoint", "log");
+    let longer = forged(&bytes, |it| {
+        let mut proofs: serde_json::Value = serde_json::from_slice(&it["proofs.json"]).unwrap();
+        proofs["tree_size"] = 1.into();
+        it.insert("proofs.json".into(), serde_json::to_vec(&proofs).unwrap());
+    });
+    assert_unsound(&longer, "inclusion", "log");
+    for name in ["checkpoint", "log-key.json", "proofs.json"] {
+        let part = forged(&bytes, |it| drop(it.remove(name)));
+        assert!(plain(&part).unwrap_err().to_string().starts_with(name), "{name}");
+    }
 }
 
 #[test]

@@ -14,12 +14,16 @@ use tribunal_engine::{
     bus::{Bus, InProcessBus, InProcessLimits},
     engine::{Engine, Parts, now},
     http::{HttpState, serve},
+    log::LogSigner,
     mediator::history::History,
     partition::Settings,
     report::ReportFault,
     store::{Fsync, Store},
 };
-use tribunal_events::{B256, ContentAddress, Domain, Envelope, Party, ReportStruct, Signature, Terms, proto};
+use tribunal_events::{
+    B256, ContentAddress, Domain, Envelope, Party, ReportStruct, Signature, Terms, proto,
+    tlog::{Evidence, LogCertificate, LogKey, SignedCheckpoint},
+};
 use tribunal_fixtures::{Script, TermsBuilder, jobs, keys};
 use tribunal_verifiers::{ArtifactSource, FolderSource, OperatorLimits, Request, Service};
 
@@ -505,12 +509,78 @@ async fn problems_are_problem_documents() {
         ("/api/v1/deals?limt=5".into(), 400, "query"),
         ("/api/v1/deals?at=x".into(), 400, "query"),
         ("/api/v1/deals/%ff".into(), 400, "path"),
-        ("/api/v1/checkpoint".into(), 404, "not-yet"),
-        ("/api/v1/proofs/inclusion?position=1".into(), 404, "not-yet"),
+        ("/api/v1/checkpoint".into(), 404, "not-signed"),
+        ("/api/v1/proofs/inclusion?position=1".into(), 404, "not-signed"),
+        ("/api/v1/proofs/inclusion".into(), 400, "query"),
+        ("/api/v1/proofs/consistency".into(), 400, "query"),
+        ("/api/v1/proofs/head?deal_id=0x12".into(), 400, "query"),
         ("/api/v1/events".into(), 405, "method-not-allowed"),
     ] {
         check_problem(status, code, json_answer(world.get(&path).await));
     }
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_signed_and_proved_holds_for_whoever_asks() {
+    let world = World::new().await;
+    let script = script("log");
+    world.record(&accepted(&script)).await;
+    world.engine.idle().await.unwrap();
+    let key = LogKey::new("example.org/log", &[3; 32]).unwrap();
+    let vkey = key.verifier().clone();
+    let path = LogSigner::default_path(world.engine.store().path());
+    let signer = Arc::new(LogSigner::open(world.engine.store(), key, &keys::key("operator"), path).unwrap());
+    // Signed by the engine itself, soon after it grew.
+    world.engine.keep_checkpoints(signer, Duration::from_millis(100), 1);
+    let until = |size: u64, world: &World| {
+        let url = world.url("/api/v1/checkpoint");
+        let client = world.client.clone();
+        async move {
+            loop {
+                let (status, _, text) = answer(client.get(&url).send().await.unwrap()).await;
+                let note = (status == 200).then(|| SignedCheckpoint::parse(text.as_bytes()).unwrap());
+                if let Some(note) = note.filter(|note| note.checkpoint().size >= size) {
+                    return note;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    let before = world.engine.store().last_position();
+    let first = until(before, &world).await;
+    assert_eq!(first.verify(&vkey).unwrap().size, before);
+    world.record(&accepted(&self::script("log, another"))).await;
+    world.engine.idle().await.unwrap();
+    let now = world.engine.store().last_position();
+    until(now, &world).await;
+    let id = script.terms().deal_id();
+    for (path, holds) in [
+        (format!("/api/v1/proofs/inclusion?position=1&size={before}"), before),
+        (format!("/api/v1/proofs/inclusion?position={now}"), now),
+        (format!("/api/v1/proofs/consistency?from={before}"), now),
+        (format!("/api/v1/proofs/head?deal_id={id}"), now),
+        (format!("/api/v1/proofs/head?deal_id={}", terms("unknown").deal_id()), now),
+    ] {
+        let (status, _, body) = world.get(&path).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        let evidence = Evidence::parse(body.as_bytes()).unwrap();
+        assert_eq!(evidence.verify(&vkey).unwrap().size, holds, "{path}");
+        // One hash that is another, and it does not hold; nor under another log's key.
+        if let Some(at) = body.find("hashes\":[\"") {
+            let mut forged = body.clone().into_bytes();
+            let digit = &mut forged[at + 10];
+            *digit = if *digit == b'A' { b'B' } else { b'A' };
+            assert!(Evidence::parse(&forged).unwrap().verify(&vkey).is_err(), "{path}");
+        }
+        let other = LogKey::new("example.org/log", &[4; 32]).unwrap();
+        assert!(evidence.verify(other.verifier()).is_err());
+    }
+    let keys = world.get_json("/api/v1/log/keys").await;
+    let certificate: LogCertificate = serde_json::from_value(keys["keys"][0].clone()).unwrap();
+    assert_eq!((certificate.verify(), certificate.vkey), (Ok(()), vkey));
+    check_problem(404, "not-found", json_answer(world.get("/api/v1/proofs/inclusion?position=999").await));
+    check_problem(404, "not-signed", json_answer(world.get("/api/v1/checkpoint?size=1000").await));
     world.close().await;
 }
 
@@ -571,11 +641,15 @@ async fn health_metrics_and_description_are_served() {
         let path = path.replace("{name}", "none").replace("{case}", &B256::ZERO.to_string());
         let status = if path.ends_with("stream") { continue } else { world.get(&path).await.0 };
         // No market is followed here, and that is said.
-        let known = if path.starts_with("/api/v1/markets/") { 404 } else { 200 };
-        assert!(status == known || status == 405, "{path}: {status}");
+        let known: &[u16] = match path.as_str() {
+            // Nothing is signed, and these ask for more than a path.
+            path if path.starts_with("/api/v1/proofs/") => &[400],
+            path if path.starts_with("/api/v1/markets/") || path == "/api/v1/checkpoint" => &[404],
+            _ => &[200, 405],
+        };
+        assert!(known.contains(&status.as_u16()), "{path}: {status}");
     }
     let text = api.to_string();
-    assert!(!text.contains("checkpoint"));
     for reference in text.split("#/components/schemas/").skip(1) {
         let name = reference.split('"').next().unwrap();
         assert!(api["components"]["schemas"][name].is_object(), "{name}");

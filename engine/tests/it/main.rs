@@ -14,6 +14,7 @@ mod equivocation;
 mod follow;
 mod http;
 mod lilypad;
+mod log;
 mod markets;
 mod mediator;
 mod operate;

@@ -8,9 +8,14 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tribunal_engine::{
     bus::{NatsBus, NatsConfig, NatsServer},
+    log::LogSigner,
     service::serve,
 };
-use tribunal_events::DealId;
+use tribunal_events::{
+    DealId,
+    tlog::{Evidence, LogKey, SignedCheckpoint},
+};
+use tribunal_fixtures::keys;
 
 use crate::http::{World, accepted, script};
 
@@ -59,7 +64,8 @@ async fn the_service_is_discovered_and_answers_like_http() {
     let mut subjects: Vec<_> =
         info["endpoints"].as_array().unwrap().iter().map(|it| it["subject"].as_str().unwrap()).collect();
     subjects.sort_unstable();
-    assert_eq!(subjects, ["tribunal.audit", "tribunal.bundle", "tribunal.deal", "tribunal.verify"]);
+    let expected = ["audit", "bundle", "checkpoint", "deal", "proof", "verify"].map(|name| format!("tribunal.{name}"));
+    assert_eq!(subjects, expected);
     assert_eq!(micro(&client, "$SRV.PING.tribunal").await["name"], "tribunal");
 
     let over_http = world.client.get(world.url(&format!("/api/v1/deals/{id}"))).send().await.unwrap();
@@ -78,6 +84,17 @@ async fn the_service_is_discovered_and_answers_like_http() {
     assert_eq!(verdict["verdict"], "inconclusive", "{verdict:#}");
     assert!(verdict["signature"].is_string(), "{verdict:#}");
 
+    let key = LogKey::new("example.org/log", &[3; 32]).unwrap();
+    let (vkey, path) = (key.verifier().clone(), LogSigner::default_path(world.engine.store().path()));
+    let signer = LogSigner::open(world.engine.store(), key, &keys::key("operator"), path).unwrap();
+    signer.checkpoint(world.engine.store()).unwrap();
+    let note = ask(&client, "tribunal.checkpoint", HeaderMap::new(), "").await;
+    assert!(SignedCheckpoint::parse(&note.payload).unwrap().verify(&vkey).is_ok());
+    for asked in [json!({ "position": 1 }), json!({ "deal_id": id }), json!({ "from": 2 })] {
+        let proof = ask(&client, "tribunal.proof", HeaderMap::new(), asked.to_string()).await;
+        assert!(Evidence::parse(&proof.payload).unwrap().verify(&vkey).is_ok(), "{asked}");
+    }
+
     let unknown = DealId::of_terms(b"unknown").to_string();
     let mut protobuf = HeaderMap::new();
     protobuf.insert("Content-Type", "application/x-protobuf");
@@ -86,6 +103,9 @@ async fn the_service_is_discovered_and_answers_like_http() {
         ("tribunal.bundle", HeaderMap::new(), unknown.as_str(), "404", "not-found: "),
         ("tribunal.audit", HeaderMap::new(), unknown.as_str(), "404", "not-found: "),
         ("tribunal.deal", HeaderMap::new(), "what?", "400", "bad-request: "),
+        ("tribunal.proof", HeaderMap::new(), "{}", "400", "bad-request: "),
+        ("tribunal.proof", HeaderMap::new(), "{\"position\": 99}", "404", "not-found: "),
+        ("tribunal.checkpoint", HeaderMap::new(), "{\"size\": 99}", "404", "not-signed: "),
         ("tribunal.verify", HeaderMap::new(), "{", "400", "bad-request: "),
         ("tribunal.verify", protobuf, "", "415", "media-type: "),
     ] {

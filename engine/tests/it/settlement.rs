@@ -137,6 +137,6 @@ async fn killed_between_any_two_steps_money_moves_once() {
         assert_eq!(chain.case(terms.hash()).await.unwrap().outcome, Some(*outcome));
     }
     let store = Store::open_read_only(folder.path().join("store")).unwrap();
-    let report = audit(&store, Scope::All, AuditOptions { reverify: None, progress: None }).unwrap();
+    let report = audit(&store, Scope::All, AuditOptions::default()).unwrap();
     assert!(report.is_clean(), "{:?}", report.discrepancies);
 }

@@ -8,6 +8,7 @@ mod malformed;
 mod signature;
 mod terms;
 mod time;
+mod tlog;
 
 use tribunal_events::proto;
 use tribunal_fixtures::{Script, TermsBuilder};
