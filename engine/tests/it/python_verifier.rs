@@ -6,13 +6,20 @@ use std::{
     process::Command,
 };
 
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tribunal_engine::{
     bundle::{DealFile, VerifyOptions, export, read, verify, write},
     demo::{self, BusChoice},
 };
+use tribunal_events::tlog::LogKey;
+use tribunal_fixtures::TermsBuilder;
+use tribunal_verifiers::MemorySource;
 
-use crate::audit::{caught, drawn, played};
+use crate::{
+    audit::{Engine, caught, drawn, played, script},
+    bundle::sign,
+};
 
 fn tests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
@@ -89,6 +96,21 @@ fn forged(bytes: &[u8], change: impl FnOnce(&mut Sections)) -> Vec<u8> {
     write(&sections)
 }
 
+/// The key of the scripts.
+fn log_key() -> LogKey {
+    let seed: [u8; 32] = Sha256::digest(b"tribunal log key").into();
+    LogKey::new("log.example/tribunal", &seed).unwrap()
+}
+
+/// Every way a deal can go, under one checkpoint.
+fn logged() -> (Engine, MemorySource) {
+    let (engine, source) = played();
+    sign(&engine.store, log_key());
+    (engine, source)
+}
+
+const LOG_SECTIONS: [&str; 3] = ["checkpoint", "log-key.json", "proofs.json"];
+
 fn is_sound(bytes: &[u8]) -> bool {
     verify(bytes, &VerifyOptions::default()).is_ok_and(|report| report.is_sound())
 }
@@ -100,6 +122,7 @@ async fn a_second_verifier_finds_every_deal_of_the_demo_sound() {
     let folder = tempfile::tempdir().unwrap();
     let stage = demo::stage(&fixtures, folder.path(), Some(BusChoice::InProcess)).await.unwrap();
     let played = demo::play(&stage, &deals, |_, _| {}).await.unwrap();
+    sign(stage.engine.store(), log_key());
     let mut files = Files::new();
     for deal in played.iter().filter(|deal| deal.outcome != "refused") {
         let artifacts = stage.artifacts.as_ref();
@@ -108,16 +131,18 @@ async fn a_second_verifier_finds_every_deal_of_the_demo_sound() {
     stage.engine.shutdown(std::time::Duration::from_secs(60)).await;
     assert!(files.names.len() >= 10, "{:?}", files.names);
     for (name, claims) in files.verified() {
-        for claim in ["file", "terms", "records", "signatures", "consent", "votes", "contents"] {
-            let proved = format!("proved    {claim}: ");
-            assert!(claims.iter().any(|line| line.starts_with(&proved)), "{name}: {claim} in {claims:#?}");
+        let proved = ["file", "terms", "records", "signatures", "consent", "votes", "reports", "contents"];
+        let proved = proved.iter().chain(&["log key", "inclusion", "complete"]);
+        let lines = proved.map(|claim| format!("proved    {claim}: ")).chain(["attested  checkpoint: ".into()]);
+        for start in lines {
+            assert!(claims.iter().any(|line| line.starts_with(&start)), "{name}: {start} in {claims:#?}");
         }
     }
 }
 
 #[test]
 fn a_second_verifier_refuses_whatever_the_first_one_does() {
-    let (engine, source) = played();
+    let (engine, source) = logged();
     let whole = export(&engine.store, &caught().terms().deal_id(), Some(&source)).unwrap();
     let panel = export(&engine.store, &drawn().terms().deal_id(), Some(&source)).unwrap();
     let mut files = Files::new();
@@ -148,7 +173,8 @@ fn a_second_verifier_refuses_whatever_the_first_one_does() {
         }
         files.add(format!("{deal} twice"), &[bytes.as_slice(), bytes.as_slice()].concat());
         let other = if deal == "caught" { &panel } else { &whole };
-        for name in ["record/00000001", "record/00000003", "terms", "deal.json"] {
+        assert!(LOG_SECTIONS.iter().all(|name| sections(bytes).contains_key(*name)));
+        for name in ["record/00000001", "record/00000003", "terms", "deal.json", "proofs.json"] {
             let mixed = forged(bytes, |mine| drop(mine.insert(name.to_owned(), sections(other)[name].clone())));
             files.add(format!("{deal} with the other's {name}"), &mixed);
         }
@@ -158,36 +184,34 @@ fn a_second_verifier_refuses_whatever_the_first_one_does() {
 }
 
 #[test]
-fn a_second_verifier_reads_checkpoints_and_proofs_of_a_log_made_by_a_third_hand() {
-    let (engine, source) = played();
+fn a_log_made_by_a_second_hand_gives_the_same_files() {
+    let (engine, source) = logged();
     let plain = Files::new();
     let out = plain.folder.path().join("logged");
-    let mut arguments = vec![out.clone()];
+    let (mut arguments, mut ours) = (vec![out.clone()], BTreeMap::new());
     for deal in engine.store.deals() {
-        let (deal_id, _) = deal.unwrap();
-        let path = plain.path(&deal_id.to_string());
-        std::fs::write(&path, export(&engine.store, &deal_id, Some(&source)).unwrap()).unwrap();
-        arguments.push(path);
+        let deal_id = deal.unwrap().0;
+        let (name, bytes) = (deal_id.to_string(), export(&engine.store, &deal_id, Some(&source)).unwrap());
+        let unsigned = forged(&bytes, |it| it.retain(|section, _| !LOG_SECTIONS.contains(&section.as_str())));
+        std::fs::write(plain.path(&name), unsigned).unwrap();
+        arguments.push(plain.path(&name));
+        ours.insert(name, bytes);
     }
+    assert!(ours.len() > 5);
     let (made, text) = python("log_bundles.py", &arguments.iter().map(PathBuf::as_path).collect::<Vec<_>>());
     assert!(made, "{text}");
-    let mut logged = Files::new();
-    for file in std::fs::read_dir(out).unwrap() {
-        let path = file.unwrap().path();
-        logged.add(path.file_name().unwrap().to_string_lossy(), &std::fs::read(&path).unwrap());
-    }
-    for (name, claims) in logged.verified() {
-        for claim in ["proved    log key", "attested  checkpoint", "proved    inclusion", "proved    complete"] {
-            assert!(claims.iter().any(|line| line.starts_with(claim)), "{name}: {claim} in {claims:#?}");
-        }
+    for (name, bytes) in ours {
+        let theirs = std::fs::read(out.join(&name)).unwrap();
+        let differs = |(section, body): &(String, Vec<u8>)| sections(&bytes).get(section) != Some(body);
+        let differing: Vec<_> = sections(&theirs).into_iter().filter(differs).map(|(section, _)| section).collect();
+        assert_eq!(differing, Vec::<String>::new(), "{name}");
+        assert!(theirs == bytes, "{name}");
     }
 }
 
-#[test]
-fn without_its_last_record_a_deal_is_whole_only_where_no_log_says_more() {
-    let (engine, source) = played();
-    let bytes = export(&engine.store, &drawn().terms().deal_id(), Some(&source)).unwrap();
-    let shorter = forged(&bytes, |sections| {
+/// A deal without its last record, summary and proofs made to fit.
+fn shortened(bytes: &[u8]) -> Vec<u8> {
+    forged(bytes, |sections| {
         let records = sections.keys().filter(|name| name.starts_with("record/")).count();
         sections.remove(&format!("record/{records:08}"));
         let last = &sections[&format!("record/{:08}", records - 1)];
@@ -196,13 +220,40 @@ fn without_its_last_record_a_deal_is_whole_only_where_no_log_says_more() {
         let link = format!("0x{}", hex::encode(&last[last.len() - 32..]));
         deal.last_link = serde_json::from_value(link.into()).unwrap();
         sections.insert("deal.json".into(), serde_json::to_vec(&deal).unwrap());
-    });
-    assert!(is_sound(&shorter), "nobody signed that the deal goes on");
+        if let Some(proofs) = sections.get_mut("proofs.json") {
+            let text = String::from_utf8(proofs.clone()).unwrap();
+            let (inclusion, head) = text.split_once("]],\"head\"").unwrap();
+            let (kept, _) = inclusion.rsplit_once(",[").unwrap();
+            *proofs = format!("{kept}],\"head\"{head}").into_bytes();
+        }
+    })
+}
+
+#[test]
+fn a_record_left_out_is_found_where_the_log_is_signed_and_only_there() {
+    let mut engine = Engine::new();
+    let [open, other] = ["open", "other"].map(|name| script(&TermsBuilder::new(name).without_contract()));
+    engine.begin(&open, 0, None);
+    engine.begin(&other, 1, None);
+    sign(&engine.store, log_key());
+    let bytes = export(&engine.store, &open.terms().deal_id(), None).unwrap();
+    let unsigned = forged(&bytes, |it| it.retain(|section, _| !LOG_SECTIONS.contains(&section.as_str())));
     let mut files = Files::new();
-    files.add("whole", &bytes);
-    files.add("shorter", &shorter);
+    for (name, bytes, sound) in [
+        ("signed", bytes.clone(), true),
+        ("unsigned", unsigned.clone(), true),
+        ("unsigned and shorter", shortened(&unsigned), true),
+        ("signed and shorter", shortened(&bytes), false),
+    ] {
+        assert_eq!(is_sound(&bytes), sound, "{name}");
+        files.add(name, &bytes);
+    }
     for (name, claims) in files.verified() {
-        assert!(claims.last().is_some_and(|line| !line.starts_with("failed")), "{name}: {claims:#?}");
+        let last = claims.last().unwrap();
+        match name {
+            "signed and shorter" => assert!(last.starts_with("failed    complete: "), "{claims:#?}"),
+            _ => assert!(!last.starts_with("failed"), "{name}: {claims:#?}"),
+        }
     }
 }
 
