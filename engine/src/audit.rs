@@ -56,9 +56,10 @@ use serde::Serialize;
 use tribunal_events::{DealId, Timestamp};
 use tribunal_verifiers::{ArtifactSource, Service};
 
+pub(crate) use self::chain::compare_receipts;
 use self::log::LogExaminer;
 pub use self::{
-    chain::{ChainAudit, ChainAuditFault, ChainOptions, Holding, audit_chain},
+    chain::{ChainAudit, ChainAuditFault, ChainOptions, Holding, audit_chain, taken_steps},
     examiner::{ChainStep, Examined, Examiner, RecordedVote, Surroundings},
     findings::{Discrepancy, FINDINGS_MAX, Findings, Note},
     log::{Held, LogAudit, audit_anchors},

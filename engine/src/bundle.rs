@@ -25,6 +25,7 @@
 //! | `deal.json` | [`DealFile`]: ids, operator, domain, the range of records, and which artifacts the file does not hold |
 //! | `log-key.json` | `{"vkey": …, "operator": "0x…", "signature": "0x…"}`: the operator's word on the key that signed `checkpoint`, EIP-712 `LogKey(string origin,bytes32 publicKey)` in the domain of chain 0 and the zero contract |
 //! | `proofs.json` | `{"tree_size": N, "inclusion": [[…], …], "head": […]}`: against `checkpoint`, hashes in base64: the audit path of each record, in order of versions, and the deal's siblings in the head map |
+//! | `receipt/<transaction>` | the receipt of a transaction of the deal as a node gave it (`eth_getTransactionReceipt`, JSON), `0x` and 64 hex digits in the name; nobody has signed it |
 //! | `record/<version>` | a record, version in 8 digits from `00000001` on, gapless |
 //! | `report/<version>` | the verdict in full as a mediator published it with the vote in that record |
 //! | `terms` | the terms as both parties signed them: protobuf `tribunal.v1.Terms`; deal id = BLAKE3 derive_key("tribunal.v1 deal", these bytes) |
@@ -90,7 +91,7 @@ pub use self::{
     claims::{BundleReport, Claim, Standing, Word},
     container::{BUNDLE_BYTES_MAX, BundleFault, MAGIC, SECTIONS_MAX, read, write},
     contents::DealFile,
-    export::{ExportFault, export},
+    export::{ExportFault, export, export_with},
     frame::{decode_frame, encode_frame},
     verify::{VerifyOptions, verify},
 };

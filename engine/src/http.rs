@@ -294,6 +294,8 @@ pub fn router(state: HttpState) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route("/api/v1/checkpoint", get(log::checkpoint))
         .route("/api/v1/log/keys", get(log::keys))
+        .route("/log/checkpoint", get(log::checkpoint))
+        .route("/log/tile/{*path}", get(log::tile))
         .route("/api/v1/proofs/inclusion", get(log::inclusion))
         .route("/api/v1/proofs/consistency", get(log::consistency))
         .route("/api/v1/proofs/head", get(log::head))

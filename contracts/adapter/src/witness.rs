@@ -6,7 +6,7 @@
 use alloy::{
     eips::BlockNumberOrTag,
     providers::{DynProvider, Provider},
-    rpc::types::{BlockId, Header, TransactionRequest},
+    rpc::types::{BlockId, Header, TransactionReceipt, TransactionRequest},
 };
 use alloy_primitives::{Bytes, Log};
 use alloy_sol_types::{SolCall, SolEvent};
@@ -126,6 +126,27 @@ pub struct WitnessedTransaction {
     pub logs: Vec<Log>,
 }
 
+impl WitnessedTransaction {
+    /// What a receipt in JSON says, as `eth_getTransactionReceipt` gives it, and whose it is. Nothing vouches for it.
+    ///
+    /// # Errors
+    /// A sentence, where it is no receipt of a transaction in a block.
+    pub fn from_receipt(json: &[u8]) -> Result<(B256, Self), String> {
+        let receipt: TransactionReceipt = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let this = Self::of(&receipt).ok_or("the transaction is in no block")?;
+        Ok((receipt.transaction_hash, this))
+    }
+
+    fn of(receipt: &TransactionReceipt) -> Option<Self> {
+        Some(Self {
+            block: BlockRef { number: receipt.block_number?, hash: receipt.block_hash? },
+            succeeded: receipt.status(),
+            to: receipt.to,
+            logs: receipt.logs().iter().map(|log| log.inner.clone()).collect(),
+        })
+    }
+}
+
 /// See the module.
 #[derive(Clone)]
 pub struct Witness {
@@ -229,6 +250,21 @@ impl Witness {
     /// # Errors
     /// As [`Witness::head`].
     pub async fn transaction(&self, hash: B256) -> Result<Option<WitnessedTransaction>, ChainFault> {
+        Ok(self.mined(hash).await?.and_then(|receipt| WitnessedTransaction::of(&receipt)))
+    }
+
+    /// The receipt of a transaction in a block that stands, as JSON: evidence to keep. Read by
+    /// [`WitnessedTransaction::from_receipt`].
+    ///
+    /// # Errors
+    /// As [`Witness::head`].
+    pub async fn receipt(&self, hash: B256) -> Result<Option<Vec<u8>>, ChainFault> {
+        let Some(receipt) = self.mined(hash).await? else { return Ok(None) };
+        let json = serde_json::to_value(&receipt).and_then(|json| serde_json::to_vec(&json));
+        json.map(Some).map_err(|error| unexpected("receipt", error.to_string()))
+    }
+
+    async fn mined(&self, hash: B256) -> Result<Option<TransactionReceipt>, ChainFault> {
         let receipt = self.node.get_transaction_receipt(hash).await.map_err(|error| fault("receipt", error))?;
         let Some(receipt) = receipt else { return Ok(None) };
         let (Some(number), Some(block_hash)) = (receipt.block_number, receipt.block_hash) else { return Ok(None) };
@@ -238,12 +274,7 @@ impl Witness {
         if self.header(number).await?.map(|header| header.hash) != Some(block_hash) {
             return Err(changed("receipt", number));
         }
-        Ok(Some(WitnessedTransaction {
-            block: BlockRef { number, hash: block_hash },
-            succeeded: receipt.status(),
-            to: receipt.to,
-            logs: receipt.logs().iter().map(|log| log.inner.clone()).collect(),
-        }))
+        Ok(Some(receipt))
     }
 
     /// Whether there is a contract at an address.

@@ -23,7 +23,7 @@ use tribunal_core::{Decision, EffectKind, Phase, Settlement};
 use tribunal_events::{Address, Amount, B256, DealId, EventKind, Outcome, Party, Role, Terms};
 
 use super::{AuditReport, ChainStep, Examined, Examiner, Findings, Scope, Surroundings, lock};
-use crate::store::{Head, Store, StoreFault};
+use crate::store::{Head, Record, Store, StoreFault};
 
 /// Questions to the nodes side by side.
 const ASKED_AT_ONCE: usize = 8;
@@ -368,9 +368,48 @@ impl Comparison<'_> {
 fn recorded(store: &Store, deal_id: &DealId) -> Result<Option<Recorded>, StoreFault> {
     // The head first: what is recorded after it makes it another one.
     let Some(head) = store.head(deal_id).or_else(nothing)? else { return Ok(None) };
+    of_records(deal_id, head, store.stream(deal_id, 1))
+}
+
+/// The steps of a deal that the chain has taken, by the record.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn taken_steps(store: &Store, deal_id: &DealId) -> Result<Vec<ChainStep>, StoreFault> {
+    Ok(recorded(store, deal_id)?.map_or_else(Vec::new, |recorded| recorded.taken))
+}
+
+/// Compares the records of a deal with receipts that were kept beside them; gives how many steps have one.
+pub(crate) fn compare_receipts(
+    deal_id: &DealId,
+    records: &[Record],
+    receipts: &BTreeMap<B256, WitnessedTransaction>,
+    findings: &mut Findings,
+) -> u64 {
+    let Some(last) = records.last() else { return 0 };
+    let head = Head { version: last.version, last_position: last.position, open: true, link: last.link };
+    let Ok(Some(recorded)) = of_records(deal_id, head, records.iter().cloned().map(Ok)) else { return 0 };
+    let mut found = 0;
+    for step in &recorded.taken {
+        if let Some(transaction) = receipts.get(&step.transaction) {
+            found += 1;
+            transacted(&recorded, step, transaction, findings);
+        }
+    }
+    for hash in receipts.keys().filter(|hash| !recorded.taken.iter().any(|step| step.transaction == **hash)) {
+        findings.whole("receipt", "receipts of transactions that the record names", format!("{hash:#x}"));
+    }
+    found
+}
+
+fn of_records(
+    deal_id: &DealId,
+    head: Head,
+    records: impl Iterator<Item = Result<Record, StoreFault>>,
+) -> Result<Option<Recorded>, StoreFault> {
     let mut examiner = Examiner::new(*deal_id);
     let (mut seeds, mut silent, mut settled_at) = (BTreeMap::new(), BTreeMap::new(), None);
-    for record in store.stream(deal_id, 1) {
+    for record in records {
         let record = match record {
             Ok(record) => record,
             Err(StoreFault::Damaged { .. }) => break,

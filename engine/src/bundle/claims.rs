@@ -103,7 +103,8 @@ impl BundleReport {
 }
 
 /// Codes of discrepancies by the claim that they make fail.
-const CODES: [(&str, &[&str]); 9] = [
+const CODES: [(&str, &[&str]); 10] = [
+    ("chain", &["receipt", "chain-receipt", "chain-block", "chain-log", "chain-outcome", "chain-payouts"]),
     ("log", &["log-key", "checkpoint", "inclusion"]),
     ("complete", &["deal-head", "log-key", "checkpoint"]),
     ("contents", &["terms", "summary", "report", "artifact", "left-out"]),
@@ -370,7 +371,13 @@ fn money(claims: &mut Claims<'_>, contents: &Contents<'_>) {
     let (chain, contract) = (contents.deal.chain_id, contents.deal.contract);
     let why = match list.as_str() {
         "" => format!("no transaction is recorded; chain {chain}, contract {contract:#x}"),
-        list => format!("chain {chain}, contract {contract:#x}, as the operator says: {list}"),
+        list => {
+            let receipts = match contents.receipts.len() {
+                0 => String::new(),
+                count => format!("; {count} receipts, as a node gave them, say the same"),
+            };
+            format!("chain {chain}, contract {contract:#x}, as the operator says: {list}{receipts}")
+        }
     };
     claims.unchecked("chain", why);
 }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tribunal_contracts::WitnessedTransaction;
 use tribunal_events::{
-    Address, ChainLink, ContentAddress, DealId, EventKind,
+    Address, B256, ChainLink, ContentAddress, DealId, EventKind,
     tlog::{Base64, LogCertificate, SignedCheckpoint},
 };
 
@@ -22,6 +23,7 @@ pub(super) const PROOFS: &str = "proofs.json";
 const RECORD: &str = "record/";
 const REPORT: &str = "report/";
 const ARTIFACT: &str = "artifact/";
+const RECEIPT: &str = "receipt/";
 
 /// `deal.json`: what the file is about, for readers. Every field follows from the records, and is compared with them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +76,8 @@ pub(super) struct Contents<'a> {
     pub(super) reports: BTreeMap<u64, &'a [u8]>,
     pub(super) artifacts: BTreeMap<ContentAddress, &'a [u8]>,
     pub(super) logged: Option<Logged>,
+    /// By transaction.
+    pub(super) receipts: BTreeMap<B256, WitnessedTransaction>,
 }
 
 pub(super) fn record_name(version: u64) -> String {
@@ -82,6 +86,10 @@ pub(super) fn record_name(version: u64) -> String {
 
 pub(super) fn report_name(version: u64) -> String {
     format!("{REPORT}{version:08}")
+}
+
+pub(super) fn receipt_name(transaction: &B256) -> String {
+    format!("{RECEIPT}{transaction:#x}")
 }
 
 pub(super) fn artifact_name(address: &ContentAddress) -> String {
@@ -110,6 +118,7 @@ impl<'a> Contents<'a> {
             reports: BTreeMap::new(),
             artifacts: BTreeMap::new(),
             logged: Logged::read(sections)?,
+            receipts: BTreeMap::new(),
         };
         for (name, body) in sections {
             if let Some(digits) = name.strip_prefix(RECORD) {
@@ -126,6 +135,13 @@ impl<'a> Contents<'a> {
                 let address =
                     text.parse().map_err(|error: tribunal_events::IdError| malformed(*name, error.to_string()))?;
                 this.artifacts.insert(address, body);
+            } else if let Some(text) = name.strip_prefix(RECEIPT) {
+                let (hash, receipt) =
+                    WitnessedTransaction::from_receipt(body).map_err(|problem| malformed(*name, problem))?;
+                if text != format!("{hash:#x}") {
+                    return Err(malformed(*name, format!("the receipt is of transaction {hash:#x}")));
+                }
+                this.receipts.insert(hash, receipt);
             } else if ![DEAL, TERMS, CHECKPOINT, LOG_KEY, PROOFS].contains(name) {
                 return Err(malformed(*name, "no section of format 2 has this name"));
             }

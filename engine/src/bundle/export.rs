@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use tribunal_events::{DealId, EventKind, tlog::in_base64};
+use tribunal_events::{B256, DealId, EventKind, tlog::in_base64};
 use tribunal_verifiers::{ArtifactSource, Reference, address_like};
 
 use super::{
     container::{BUNDLE_BYTES_MAX, SECTIONS_MAX, write},
     contents::{
-        CHECKPOINT, DEAL, DealFile, LOG_KEY, PROOFS, ProofsFile, TERMS, artifact_name, record_name, report_name,
-        report_of,
+        CHECKPOINT, DEAL, DealFile, LOG_KEY, PROOFS, ProofsFile, TERMS, artifact_name, receipt_name, record_name,
+        report_name, report_of,
     },
     frame::encode_frame,
 };
@@ -54,12 +54,29 @@ pub enum ExportFault {
 /// # Errors
 /// [`ExportFault`]; a deal whose history is wrong is exported as it stands, and verifying the file finds it.
 pub fn export(store: &Store, deal_id: &DealId, artifacts: Option<&dyn ArtifactSource>) -> Result<Vec<u8>, ExportFault> {
+    export_with(store, deal_id, artifacts, &BTreeMap::new())
+}
+
+/// As [`export`], with receipts of the deal's transactions as a node gave them.
+///
+/// # Errors
+/// As [`export`].
+pub fn export_with(
+    store: &Store,
+    deal_id: &DealId,
+    artifacts: Option<&dyn ArtifactSource>,
+    receipts: &BTreeMap<B256, Vec<u8>>,
+) -> Result<Vec<u8>, ExportFault> {
     let mut sections: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut bytes: u64 = 0;
+    for (transaction, receipt) in receipts {
+        bytes += receipt.len() as u64;
+        sections.insert(receipt_name(transaction), receipt.clone());
+    }
     let mut terms = None;
     let mut claims = Vec::new();
     let mut ends: Option<(Record, Record)> = None;
     let mut positions = Vec::new();
-    let mut bytes: u64 = 0;
     for record in store.stream(deal_id, 1) {
         let record = record?;
         match record.envelope.clone().parse().map(tribunal_events::ParsedEvent::into_kind) {

@@ -17,7 +17,7 @@ use super::{
     contents::{Contents, DealFile, Logged, artifact_name, report_name},
     frame::encode_frame,
 };
-use crate::audit::{Examined, Examiner, Surroundings, named_artifacts, reverify};
+use crate::audit::{Examined, Examiner, Surroundings, compare_receipts, named_artifacts, reverify};
 
 /// How to verify.
 #[derive(Clone, Debug)]
@@ -55,6 +55,7 @@ pub fn verify(bytes: &[u8], options: &VerifyOptions) -> Result<BundleReport, Bun
     let mut examined = examiner.finish(&Surroundings::default());
     compare(&contents, &mut examined);
     check_log(&contents, &mut examined);
+    compare_receipts(&contents.deal.deal_id, &contents.records, &contents.receipts, &mut examined.findings);
     let mut reverified = None;
     if options.reverify {
         let mut source = MemorySource::new();

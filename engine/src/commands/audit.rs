@@ -123,7 +123,7 @@ fn scope(args: &Args) -> Scope {
 }
 
 /// The nodes that `--chain` names, or the settings.
-async fn witness(config: &Config, url: String) -> Result<Witness, Failure> {
+pub(super) async fn witness(config: &Config, url: String) -> Result<Witness, Failure> {
     let urls = match (url.is_empty(), &config.chain.rpc_url) {
         (false, _) => vec![url],
         (true, Some(url)) => vec![url.clone()],
@@ -270,7 +270,12 @@ fn print(report: &AuditReport) {
     if let Some(log) = &report.log {
         let held = if log.held > 0 { format!(", and {} brought along", log.held) } else { String::new() };
         let anchors = if log.anchors > 0 { format!(", {} anchors", log.anchors) } else { String::new() };
-        println!("log of {} records, root {}: {} checkpoints{held}{anchors}", log.size, log.root, log.checkpoints);
+        let signed = match log.checkpoints {
+            0 => "no checkpoint: nobody has signed how long it is".to_owned(),
+            1 => format!("1 checkpoint, covering {} of them", log.signed),
+            count => format!("{count} checkpoints, covering {} of them", log.signed),
+        };
+        println!("log of {} records, root {}: {signed}{held}{anchors}", log.size, log.root);
     }
     if let Some(chain) = &report.chain {
         println!(

@@ -1,6 +1,7 @@
 //! `tribunal bundle export ID -o FILE` and `tribunal bundle verify FILE`.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
@@ -9,13 +10,14 @@ use std::{
 };
 
 use tribunal_events::{
-    Address, DealId,
+    Address, B256, DealId,
     tlog::{CheckpointError, LogVerifier},
 };
 
 use super::audit::{open, place};
 use crate::{
     artifacts,
+    audit::taken_steps,
     bundle::{self, BUNDLE_BYTES_MAX, BundleFault, BundleReport, ExportFault, VerifyOptions},
     config,
     failure::Failure,
@@ -61,6 +63,9 @@ struct ExportArgs {
     /// Where modules and data are; may be given more than once. Default: verifiers.artifacts of the configuration.
     #[arg(long, value_name = "DIR", conflicts_with = "no_artifacts")]
     artifacts: Vec<PathBuf>,
+    /// Take receipts of the deal's transactions along, from this node; default: chain.rpc_url of the configuration.
+    #[arg(long, value_name = "RPC_URL", num_args = 0..=1, default_missing_value = "")]
+    chain: Option<String>,
     /// Leave all artifacts out: smaller, and the verdict can then be checked by its signatures alone.
     #[arg(long)]
     no_artifacts: bool,
@@ -104,20 +109,38 @@ impl FromStr for Trusted {
 /// # Errors
 /// See the exit codes in the help.
 pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
+    let mut receipts = BTreeMap::new();
+    if let Command::Export(ExportArgs { chain: Some(url), store, id, .. }) = &args.command {
+        receipts = self::receipts(url, store.as_ref(), id).await?;
+    }
     let work = tokio::task::spawn_blocking(move || match args.command {
-        Command::Export(args) => export(&args, json),
+        Command::Export(args) => export(&args, &receipts, json),
         Command::Verify(args) => verify(args, json),
     });
     work.await.map_err(|error| Failure::unavailable(error.to_string()))?
 }
 
-fn export(args: &ExportArgs, json: bool) -> Result<ExitCode, Failure> {
+/// Receipts of the deal's transactions; those that a node does not have any more are left out.
+async fn receipts(url: &str, store: Option<&PathBuf>, id: &DealId) -> Result<BTreeMap<B256, Vec<u8>>, Failure> {
+    let (config, _) = config::load(None, &[])?;
+    let store = open(store.unwrap_or(&config.store.path))?;
+    let steps = taken_steps(&store, id).map_err(Failure::unavailable)?;
+    let witness = super::audit::witness(&config, url.to_owned()).await?;
+    let mut receipts = BTreeMap::new();
+    for step in steps {
+        let receipt = witness.receipt(step.transaction).await.map_err(|fault| Failure::chain(&fault))?;
+        receipts.extend(receipt.map(|receipt| (step.transaction, receipt)));
+    }
+    Ok(receipts)
+}
+
+fn export(args: &ExportArgs, receipts: &BTreeMap<B256, Vec<u8>>, json: bool) -> Result<ExitCode, Failure> {
     let (config, _) = config::load(None, &[])?;
     let store = open(args.store.as_ref().unwrap_or(&config.store.path))?;
     let folders = if args.artifacts.is_empty() { &config.verifiers.artifacts } else { &args.artifacts };
     let source = (!args.no_artifacts).then(|| artifacts::folders(folders)).transpose()?;
     let bar = super::spinner("exporting");
-    let bytes = bundle::export(&store, &args.id, source.as_deref());
+    let bytes = bundle::export_with(&store, &args.id, source.as_deref(), receipts);
     bar.finish_and_clear();
     let bytes = bytes.map_err(|fault| match fault {
         ExportFault::UnknownDeal(_) => Failure::new(EXIT_NO_FILE, fault),

@@ -365,7 +365,10 @@ fn one(bytes: &[u8], key: &LogVerifier, since: Option<&tribunal_events::tlog::Ch
                     said.size
                 ));
             }
-            Ok(format!("its first {from} records are the beginning {of}; --since FILE compares them with a checkpoint"))
+            Ok(format!(
+                "its first {from} records are the beginning of the {} that {} signed; --since FILE compares them with a checkpoint",
+                said.size, said.origin
+            ))
         }
         Evidence::Head { deal_id, head: Some(head), .. } => Ok(format!(
             "deal {deal_id} has exactly {} records, the last at position {}, {of}",

@@ -1,8 +1,12 @@
-//! The transparency log over HTTP: signed checkpoints, and proofs against them.
+//! The transparency log over HTTP: signed checkpoints, proofs against them, and the tree itself as C2SP's tlog-tiles has it
+//! (`/log/checkpoint`, `/log/tile/<level>/<number>[.p/<width>]`; records are larger than its entry bundles hold).
 
 use axum::{
     Json,
-    extract::{Query, State, rejection::QueryRejection},
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -76,6 +80,48 @@ pub fn note(store: &Store, size: Option<u64>) -> Result<String, EvidenceFault> {
     found.map(|found| found.note().to_owned()).ok_or_else(missing)
 }
 
+/// A tile of the tree: up to 256 hashes of 32 bytes.
+pub(super) async fn tile(
+    State(state): State<HttpState>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    let Path(path) = path?;
+    let Some((level, number, width)) = tile_of(&path) else {
+        return Err(Problem::bad("path", "a tile is <level>/<number>[.p/<width>], the number in groups like x001/234"));
+    };
+    let found = state.read(move |store| store.tile(level, number, width)).await?;
+    let bytes = found.ok_or_else(|| Problem::missing("the log has not grown so far"))?;
+    // A tile never changes; a partial one is another file than the full one.
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream"),
+        (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
+    ];
+    Ok((headers, bytes).into_response())
+}
+
+/// Level, number and width in the path of a tile.
+fn tile_of(path: &str) -> Option<(u8, u64, usize)> {
+    let (tile, width) = match path.split_once(".p/") {
+        Some((tile, width)) => (tile, digits(width, 1..=3).filter(|width| (1..256).contains(width))? as usize),
+        None => (path, 256),
+    };
+    let mut parts = tile.split('/');
+    let level = digits(parts.next()?, 1..=2)?;
+    let mut number = 0_u64;
+    let mut groups = parts.peekable();
+    groups.peek()?;
+    while let Some(group) = groups.next() {
+        let group = if groups.peek().is_some() { group.strip_prefix('x')? } else { group };
+        number = number.checked_mul(1000)?.checked_add(digits(group, 3..=3)?)?;
+    }
+    Some((u8::try_from(level).ok()?, number, width))
+}
+
+fn digits(text: &str, length: std::ops::RangeInclusive<usize>) -> Option<u64> {
+    let plain = length.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| plain)
+}
+
 /// The keys that signed this log, newest last, each with the operator's word on it.
 pub(super) async fn keys(State(state): State<HttpState>) -> Result<Json<Value>, Problem> {
     let keys = state.read(certificates).await?;
@@ -109,4 +155,21 @@ pub(super) async fn head(
 ) -> Result<Json<Evidence>, Problem> {
     let Query(HeadQuery { deal_id }) = query?;
     state.read(move |store| evidence(store, Wanted::Head(deal_id), None)).await.map(Json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tile_of;
+
+    #[test]
+    fn the_path_of_a_tile_has_one_form() {
+        assert_eq!(tile_of("0/000"), Some((0, 0, 256)));
+        assert_eq!(tile_of("1/x001/x234/067.p/5"), Some((1, 1_234_067, 5)));
+        for wrong in
+            ["", "0", "0/", "0/0", "0/x000", "0/0000", "0/001/x002", "x/000", "0/000.p/0", "0/000.p/256", "256/000"]
+        {
+            assert_eq!(tile_of(wrong), None, "{wrong}");
+        }
+        assert_eq!(tile_of("0/x999/x999/x999/x999/x999/x999/x999/999"), None, "beyond 64 bits");
+    }
 }

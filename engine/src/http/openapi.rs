@@ -123,6 +123,19 @@ pub(super) fn document() -> Value {
                     "200": { "description": "The signed note", "content": { "text/plain": { "schema": { "type": "string" } } } }
                 }), &["400", "404", "503"])
             } },
+            "/log/checkpoint": { "get": {
+                "operationId": "getTlogCheckpoint", "summary": "As /api/v1/checkpoint, where C2SP tlog-tiles clients look for it",
+                "responses": with_problems(json!({
+                    "200": { "description": "The signed note", "content": { "text/plain": { "schema": { "type": "string" } } } }
+                }), &["404", "503"])
+            } },
+            "/log/tile/{path}": { "get": {
+                "operationId": "getTlogTile", "summary": "A tile of the Merkle tree (C2SP tlog-tiles): up to 256 hashes of 32 bytes",
+                "parameters": [path("path", "<level>/<number>[.p/<width>], the number in groups of three digits like x001/234")],
+                "responses": with_problems(json!({
+                    "200": { "description": "The hashes", "content": { "application/octet-stream": { "schema": { "type": "string", "format": "binary" } } } }
+                }), &["400", "404", "503"])
+            } },
             "/api/v1/log/keys": { "get": {
                 "operationId": "getLogKeys", "summary": "The verifier keys that signed this log, newest last, each with the operator's signature on it",
                 "responses": responses("The keys", json!({ "type": "object" }), &["503"])

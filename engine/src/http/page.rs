@@ -249,7 +249,7 @@ fn one(id: &DealId, page: &DealPage, at: Option<u64>, store: Option<&str>) -> Ma
         }
         section.card {
             h2 { "Check it yourself" }
-            p { "The bundle holds every signed event, receipt of the chain and artifact of this deal. It is verified offline, with nothing but the file." }
+            p { "The bundle holds every signed event and artifact of this deal, and the signed log's word that none is left out. It is verified offline, with nothing but the file." }
             p { a.button href={ "/api/v1/deals/" (id) "/bundle" } download={ (id) ".tribunal" } { "Download the bundle" } }
             @let store = store.map_or_else(String::new, |store| format!(" --store {}", quoted(store)));
             pre { code {
@@ -257,7 +257,7 @@ fn one(id: &DealId, page: &DealPage, at: Option<u64>, store: Option<&str>) -> Ma
                 "tribunal audit " (id) " --reverify" (store) "\n"
                 "tribunal deals show " (id) (store)
             } }
-            p.dim { "As data: " a href={ "/api/v1/deals/" (id) } { "deal" } ", " a href={ "/api/v1/deals/" (id) "/events" } { "signed events" } "." }
+            p.dim { "As data: " a href={ "/api/v1/deals/" (id) } { "deal" } ", " a href={ "/api/v1/deals/" (id) "/events" } { "signed events" } ", " a href={ "/api/v1/proofs/head?deal_id=" (id) } { "proof that none is left out" } ", " a href="/api/v1/checkpoint" { "signed checkpoint" } "." }
         }
     }
 }

@@ -298,6 +298,22 @@ impl Store {
         positions.iter().map(path).collect::<Result<_, _>>().map(Some)
     }
 
+    /// The first `width` hashes of a tile, as C2SP's tlog-tiles serves them; nothing where the log is not so long.
+    ///
+    /// # Errors
+    /// [`StoreFault`] if it cannot be read.
+    pub fn tile(&self, level: u8, number: u64, width: usize) -> Result<Option<Vec<u8>>, StoreFault> {
+        let size = self.last_position();
+        let shift = TILE_LEVELS.saturating_mul(u32::from(level));
+        let end = number.checked_mul(TILE as u64).and_then(|first| first.checked_add(width as u64));
+        let there = size.checked_shr(shift).unwrap_or_default();
+        if width == 0 || width > TILE || end.is_none_or(|end| end > there) {
+            return Ok(None);
+        }
+        let mut tree = Tree::new(&self.0, size);
+        Ok(Some(tree.tile((level, number))?[..width].concat()))
+    }
+
     /// The proof that the log of `older` records is the beginning of that of `newer`; nothing if there are not so many.
     ///
     /// # Errors

@@ -410,7 +410,7 @@ fn a_signed_log_attests_places_times_and_that_nothing_is_left_out() {
     assert!(!verify(&unsigned, &options).unwrap().is_sound(), "no checkpoint, no trusted log");
 
     // Others move on and the log is signed again: the same deal gives the same file.
-    let next = script(&TermsBuilder::new("next"));
+    let next = script(&TermsBuilder::new("next").agree_by_s(4_000_000_000));
     engine.begin(&next, 0, None);
     signed(&engine);
     assert_eq!(file(&engine, &it, &source), bytes);

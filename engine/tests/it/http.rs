@@ -22,7 +22,7 @@ use tribunal_engine::{
 };
 use tribunal_events::{
     B256, ContentAddress, Domain, Envelope, Party, ReportStruct, Signature, Terms, proto,
-    tlog::{Evidence, LogCertificate, LogKey, SignedCheckpoint},
+    tlog::{Evidence, Hash, LogCertificate, LogKey, SignedCheckpoint},
 };
 use tribunal_fixtures::{Script, TermsBuilder, jobs, keys};
 use tribunal_verifiers::{ArtifactSource, FolderSource, OperatorLimits, Request, Service};
@@ -576,6 +576,12 @@ async fn what_is_signed_and_proved_holds_for_whoever_asks() {
         let other = LogKey::new("example.org/log", &[4; 32]).unwrap();
         assert!(evidence.verify(other.verifier()).is_err());
     }
+    // Whoever only has the tiles computes the same root.
+    let tile = world.client.get(world.url(&format!("/log/tile/0/000.p/{now}"))).send().await.unwrap();
+    let tile = tile.bytes().await.unwrap();
+    let leaves: Vec<Hash> = tile.chunks_exact(32).map(|hash| hash.try_into().unwrap()).collect();
+    assert_eq!(crate::log::root(&leaves), until(now, &world).await.checkpoint().root);
+    check_problem(404, "not-found", json_answer(world.get("/log/tile/0/000").await));
     let keys = world.get_json("/api/v1/log/keys").await;
     let certificate: LogCertificate = serde_json::from_value(keys["keys"][0].clone()).unwrap();
     assert_eq!((certificate.verify(), certificate.vkey), (Ok(()), vkey));
@@ -644,7 +650,8 @@ async fn health_metrics_and_description_are_served() {
         let known: &[u16] = match path.as_str() {
             // Nothing is signed, and these ask for more than a path.
             path if path.starts_with("/api/v1/proofs/") => &[400],
-            path if path.starts_with("/api/v1/markets/") || path == "/api/v1/checkpoint" => &[404],
+            path if path.starts_with("/log/tile/") => &[400],
+            path if path.starts_with("/api/v1/markets/") || path.ends_with("/checkpoint") => &[404],
             _ => &[200, 405],
         };
         assert!(known.contains(&status.as_u16()), "{path}: {status}");

@@ -6,15 +6,16 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 use tribunal_engine::{
+    audit::{AuditOptions, Held, Scope, audit},
     bundle::encode_frame,
     log::{LogFault, LogSigner},
-    store::{Append, Fsync, NewRecord, Store, StoreFault, StreamAppend},
+    store::{Append, Fsync, LogState, NewRecord, Store, StoreFault, StreamAppend},
 };
 use tribunal_events::{
     Address, DealId, Envelope, SigningKey, Timestamp,
     tlog::{
-        Hash, HeadEntry, LogKey, SignedCheckpoint, leaf_hash, verify_consistency, verify_deal_absent, verify_head,
-        verify_inclusion,
+        Checkpoint, Hash, HeadEntry, LogKey, SignedCheckpoint, leaf_hash, verify_consistency, verify_deal_absent,
+        verify_head, verify_inclusion,
     },
 };
 
@@ -56,7 +57,7 @@ fn leaves(store: &Store) -> Vec<Hash> {
 }
 
 /// RFC 6962, 2.1, word for word.
-fn root(leaves: &[Hash]) -> Hash {
+pub fn root(leaves: &[Hash]) -> Hash {
     match leaves {
         [] => Sha256::digest([]).into(),
         [one] => *one,
@@ -294,4 +295,82 @@ fn a_damaged_tile_and_a_damaged_note_of_what_was_published_are_named() {
     let moved: Result<(), StoreFault> = store.prove_inclusion(1, 9).map(|proof| assert_eq!(proof, None));
     moved.unwrap();
     assert!(SignedCheckpoint::parse(b"no note").is_err());
+}
+
+/// Deal and content.
+type Event = (u64, u64);
+
+/// A log of these events.
+fn told(path: &std::path::Path, events: &[Event]) -> Store {
+    let store = Store::open(path, Fsync::Never).unwrap();
+    for (number, salt) in events {
+        let deal_id = deal(*number);
+        let record = NewRecord {
+            envelope: Envelope::from_parts([&number.to_be_bytes()[..], &salt.to_be_bytes()].concat(), vec![1; 65]),
+            signer: Address::ZERO,
+            recorded_at: Timestamp::from_us(1),
+        };
+        let expected_version = store.head(&deal_id).unwrap().map_or(0, |head| head.version);
+        let stream = StreamAppend { deal_id, expected_version, records: vec![record], open: true, snapshot: None };
+        store.append(Append { streams: vec![stream], ..Append::default() }).unwrap();
+    }
+    store
+}
+
+fn codes(store: &Store, held: &[Held]) -> Vec<&'static str> {
+    let report = audit(store, Scope::All, AuditOptions { held, ..AuditOptions::default() }).unwrap();
+    report.discrepancies.iter().map(|it| it.code).collect()
+}
+
+#[test]
+fn a_rewritten_history_is_caught_by_whoever_kept_a_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let events: Vec<Event> = (0..30).map(|number| (number % 4, number)).collect();
+    let store = told(&dir.path().join("told"), &events);
+    let note = signer(&store).unwrap().checkpoint(&store).unwrap().unwrap();
+    let held = |key: Option<&LogKey>| {
+        let key = key.map(|key| key.verifier().clone());
+        [Held { name: "kept.txt".into(), note: note.clone(), key }]
+    };
+    assert!(!codes(&store, &held(None)).contains(&"rewritten"));
+
+    let mut number = 0;
+    let mut retold = |change: &dyn Fn(&mut Vec<Event>)| {
+        let mut events = events.clone();
+        change(&mut events);
+        number += 1;
+        let store = told(&dir.path().join(number.to_string()), &events);
+        codes(&store, &held(Some(&key()))).contains(&"rewritten")
+    };
+    assert!(!retold(&|_| {}), "the same again");
+    assert!(!retold(&|events| events.extend([(9, 100), (9, 101)])), "it may grow");
+    assert!(retold(&|events| _ = events.remove(7)), "a record dropped");
+    assert!(retold(&|events| _ = events.pop()), "the last one dropped");
+    assert!(retold(&|events| events.insert(7, (2, 777))), "one inserted");
+    assert!(retold(&|events| events.swap(7, 8)), "two in another order");
+    assert!(retold(&|events| events[7].1 = 777), "one that says something else");
+    // Somebody else's checkpoint proves nothing.
+    let other = LogKey::new("example.org/log", &[4; 32]).unwrap();
+    assert!(codes(&store, &held(Some(&other))).contains(&"checkpoint-signature"));
+}
+
+#[test]
+fn a_checkpoint_that_says_what_the_records_do_not_is_caught() {
+    let dir = tempfile::tempdir().unwrap();
+    let forge = |name: &str, forge: &dyn Fn(&mut Checkpoint)| {
+        let store = told(&dir.path().join(name), &[(1, 1), (2, 2), (1, 3)]);
+        signer(&store).unwrap();
+        let sign = |state: &LogState| -> Result<SignedCheckpoint, StoreFault> {
+            let origin = "example.org/log".to_owned();
+            let mut checkpoint = Checkpoint { origin, size: state.size, root: state.root, heads: state.heads };
+            forge(&mut checkpoint);
+            Ok(checkpoint.sign(&key()))
+        };
+        store.seal_log(sign).unwrap().unwrap();
+        codes(&store, &[]).contains(&"checkpoint")
+    };
+    assert!(!forge("true", &|_| {}));
+    assert!(forge("root", &|it| it.root[0] ^= 1));
+    assert!(forge("heads", &|it| it.heads.root[0] ^= 1));
+    assert!(forge("count", &|it| it.heads.deals += 1));
 }

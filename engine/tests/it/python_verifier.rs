@@ -109,6 +109,8 @@ fn logged() -> (Engine, MemorySource) {
     (engine, source)
 }
 
+/// The last byte of a record's time.
+const RECORDED_AT_END: usize = 129;
 const LOG_SECTIONS: [&str; 3] = ["checkpoint", "log-key.json", "proofs.json"];
 
 fn is_sound(bytes: &[u8]) -> bool {
@@ -171,6 +173,16 @@ fn a_second_verifier_refuses_whatever_the_first_one_does() {
         for end in [0, 1, 17, bytes.len() / 2, bytes.len() - 1] {
             files.add(format!("{deal} cut at {end}"), &bytes[..end]);
         }
+        // What only a link covers, and what only the log's signature does.
+        let unsigned = forged(bytes, |it| it.retain(|section, _| !LOG_SECTIONS.contains(&section.as_str())));
+        let later = forged(&unsigned, |it| it.get_mut("record/00000002").unwrap()[RECORDED_AT_END] ^= 1);
+        let more_deals = forged(bytes, |it| {
+            let note = String::from_utf8(it["checkpoint"].clone()).unwrap();
+            it.insert("checkpoint".into(), note.replace("heads/1 ", "heads/1 1").into_bytes());
+        });
+        assert!(!is_sound(&later) && !is_sound(&more_deals));
+        files.add(format!("{deal} recorded at another time"), &later);
+        files.add(format!("{deal} more deals than signed"), &more_deals);
         files.add(format!("{deal} twice"), &[bytes.as_slice(), bytes.as_slice()].concat());
         let other = if deal == "caught" { &panel } else { &whole };
         assert!(LOG_SECTIONS.iter().all(|name| sections(bytes).contains_key(*name)));

@@ -1,6 +1,7 @@
 //! Kills a whole engine while it moves money on a real node: every step is taken once, and everybody gets what is due.
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     process::{Child, Command},
     time::{Duration, Instant},
@@ -8,13 +9,14 @@ use std::{
 
 use alloy_primitives::keccak256;
 use serde_json::json;
-use tribunal_contracts::{Addresses, Chain as _, IN_PROCESS_TREASURY, JsonRpcChain};
+use tribunal_contracts::{Addresses, Chain as _, IN_PROCESS_TREASURY, JsonRpcChain, Witness};
 use tribunal_engine::{
-    audit::{AuditOptions, Scope, audit},
+    audit::{AuditOptions, Scope, audit, taken_steps},
+    bundle::{Standing, VerifyOptions, export_with, verify},
     replay::load,
     store::Store,
 };
-use tribunal_events::{Envelope, Outcome, Party};
+use tribunal_events::{B256, DealId, Envelope, Outcome, Party};
 use tribunal_fixtures::{Script, TermsBuilder, jobs, keys};
 
 use crate::{anvil::DEPLOYER_KEY, dev_chain::DevChain, http::lines};
@@ -139,4 +141,52 @@ async fn killed_between_any_two_steps_money_moves_once() {
     let store = Store::open_read_only(folder.path().join("store")).unwrap();
     let report = audit(&store, Scope::All, AuditOptions::default()).unwrap();
     assert!(report.is_clean(), "{:?}", report.discrepancies);
+    evidence_with_receipts(
+        &store,
+        &chain.witness(),
+        &deals.iter().map(|(terms, ..)| terms.deal_id()).collect::<Vec<_>>(),
+    )
+    .await;
+}
+
+/// Files that hold what a node said of the deals' transactions; it is compared, and not believed.
+async fn evidence_with_receipts(store: &Store, witness: &Witness, deals: &[DealId]) {
+    let mut of_deals = Vec::new();
+    for id in deals {
+        let mut receipts = BTreeMap::new();
+        for step in taken_steps(store, id).unwrap() {
+            receipts.insert(step.transaction, witness.receipt(step.transaction).await.unwrap().unwrap());
+        }
+        let file = export_with(store, id, None, &receipts).unwrap();
+        assert_eq!(file, export_with(store, id, None, &receipts).unwrap());
+        let report = verify(&file, &VerifyOptions::default()).unwrap();
+        assert!(report.is_sound(), "{:?}", report.discrepancies);
+        let chain = report.claims.iter().find(|it| it.claim == "chain").unwrap();
+        assert!(chain.why.contains(&format!("{} receipts", receipts.len())), "{}", chain.why);
+        of_deals.push(receipts);
+    }
+    let unsound = |receipts: &BTreeMap<B256, Vec<u8>>, code: &str| {
+        let file = export_with(store, &deals[0], None, receipts).unwrap();
+        let report = verify(&file, &VerifyOptions::default()).unwrap();
+        assert!(report.discrepancies.iter().any(|it| it.code == code), "no {code}: {:?}", report.discrepancies);
+        assert_eq!(report.standing("chain"), Some(Standing::Failed));
+    };
+    unsound(&of_deals[1], "receipt");
+    // The last step is the settlement; its last figure is somebody's payout.
+    let last = taken_steps(store, &deals[0]).unwrap().pop().unwrap().transaction;
+    let mut changed = of_deals[0].clone();
+    let mut receipt: serde_json::Value = serde_json::from_slice(&changed[&last]).unwrap();
+    let settled =
+        format!("{:#x}", keccak256("CaseSettled(bytes32,address,address,uint8,uint256,uint256,uint256,uint256)"));
+    let logs = receipt["logs"].as_array_mut().unwrap();
+    let log = logs.iter_mut().find(|log| log["topics"][0] == settled.as_str()).unwrap();
+    let mut data = log["data"].as_str().unwrap().to_owned();
+    let digit = data.pop().unwrap();
+    data.push(if digit == '1' { '2' } else { '1' });
+    log["data"] = data.into();
+    changed.insert(last, serde_json::to_vec(&receipt).unwrap());
+    unsound(&changed, "chain-payouts");
+    changed.insert(last, b"{}".to_vec());
+    let file = export_with(store, &deals[0], None, &changed).unwrap();
+    assert!(verify(&file, &VerifyOptions::default()).unwrap_err().to_string().starts_with("receipt/0x"));
 }

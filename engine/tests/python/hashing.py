@@ -126,13 +126,18 @@ def number_text(value):
     return ("-" if sign else "") + shown
 
 
-def object_of(data, keys, name):
-    """A compact JSON object with exactly these keys in this order."""
+def json_of(data, name):
     try:
         value = json.loads(decoded(data, name))
-        written = compact(value)
+        compact(value)  # can be written again: not nested too deeply
+        return value
     except (ValueError, RecursionError):
         raise Unsound(f"{name} is no JSON") from None
+
+
+def object_of(data, keys, name):
+    """A compact JSON object with exactly these keys in this order."""
+    value = json_of(data, name)
     require(isinstance(value, dict) and list(value) == keys, f"{name} does not have the keys {', '.join(keys)}")
-    require(written == data, f"{name} is not compact JSON")
+    require(compact(value) == data, f"{name} is not compact JSON")
     return value

@@ -22,7 +22,7 @@ import sys
 
 from blake3 import blake3
 
-from hashing import Domain, Unsound, compact, derive_key, hexed, object_of, require, unbase64, unhexed
+from hashing import Domain, Unsound, compact, derive_key, hexed, json_of, object_of, require, unbase64, unhexed
 from messages import Record, Terms, artifacts_of_claim, check_event, check_vote, report_digest
 from transparency import Checkpoint, LogKey, leaf_hash, root_of_head, root_of_inclusion
 
@@ -76,7 +76,7 @@ def require_known_names(number, sections):
             or name in ("deal.json", "terms")
             or re.fullmatch(r"artifact/(blake3|sha256):[0-9a-f]{64}", name)
             or (re.fullmatch(r"report/[0-9]{8}", name) and name.replace("report", "record") in records)
-            or (number == 2 and name in LOG_SECTIONS)
+            or (number == 2 and (name in LOG_SECTIONS or re.fullmatch(r"receipt/0x[0-9a-f]{64}", name)))
         )
         require(known, f"a bundle of format {number} has no section {name}, or versions have a gap there")
     for name in ("deal.json", "terms"):
@@ -105,6 +105,7 @@ class Verifier:
         self.step("consent", self.consent)
         self.step("votes", self.votes)
         self.step("contents", self.contents)
+        self.step("receipts", self.receipts)
         if LOG_SECTIONS & self.sections.keys():
             self.step("log key", self.key)
             self.step("checkpoint", self.checkpoint)
@@ -207,6 +208,18 @@ class Verifier:
             f"summary, {len(held)} reports and {len(artifacts)} artifacts are the records'; {len(left_out)} left out"
         )
         self.say("proved", "contents", words)
+
+    def receipts(self):
+        """What a node said of transactions that the operator says belong to the deal."""
+        named = {hexed(event.bytes(3)) for kind, event in self.events if kind in (43, 44)}
+        held = {name[8:]: data for name, data in self.sections.items() if name.startswith("receipt/")}
+        for transaction, data in held.items():
+            require(transaction in named, f"transaction {transaction} is not named by the deal")
+            receipt = json_of(data, f"receipt {transaction}")
+            require(isinstance(receipt, dict), f"receipt {transaction} is no object")
+            require(receipt.get("transactionHash") == transaction, f"receipt {transaction} is another transaction's")
+        if held:
+            self.say("unchecked", "receipts", f"{len(held)} as a node gave them; nobody has signed them")
 
     def no_log(self):
         require(self.log_key is None, "the file has no checkpoint of the log whose key is to be trusted")
