@@ -30,9 +30,14 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
+    // A name after `--` runs that part alone: `cargo bench --bench report -- audit`.
+    let audit_alone = std::env::args().any(|argument| argument == "audit");
     println!("Ratios on this machine, medians of {RUNS} runs; 1.00 is the limit or peer named.\n");
-    let envelopes = envelopes();
+    let envelopes = envelopes(0..DEALS);
     let recovery = recovery(&envelopes, false);
+    if audit_alone {
+        return replay(recovery);
+    }
     let answered = self::recovery(&envelopes, true);
     let raw = raw_rocksdb(&envelopes);
     let partition = partition(&envelopes);
@@ -48,12 +53,12 @@ fn main() {
     println!("  end to end / with its receipts     {:>10.2}", end_to_end / answered);
     println!("  end to end / raw RocksDB           {:>10.2}\n", end_to_end / raw);
     reexecution();
-    replay(&envelopes, recovery);
+    replay(recovery);
 }
 
 /// Honest deals without a contract: four signed events each, as they come off the bus.
-fn envelopes() -> Vec<Envelope> {
-    let deals: Vec<_> = (0..DEALS)
+fn envelopes(numbers: std::ops::Range<usize>) -> Vec<Envelope> {
+    let deals: Vec<_> = numbers
         .map(|number| {
             let builder = TermsBuilder::new(&format!("bench {number}")).without_contract();
             let script = Script::new(builder.agree_by_s(4_000_000_000).build());
@@ -73,12 +78,13 @@ fn envelopes() -> Vec<Envelope> {
     (0..4).flat_map(|step| deals.iter().map(move |deal| deal[step].clone())).collect()
 }
 
-fn messages(envelopes: &[Envelope]) -> Vec<Job> {
+/// The messages that carry these, after so many others.
+fn messages(envelopes: &[Envelope], after: u64) -> Vec<Job> {
     let start = now();
     let message = |(index, envelope): (usize, &Envelope)| {
         let Outgoing { subject, payload, message_id, .. } = outgoing(envelope).expect("well formed");
         Job::Message(Message {
-            stream_sequence: index as u64 + 1,
+            stream_sequence: after + index as u64 + 1,
             subject,
             payload,
             at: Timestamp::from_us(start.us() + index as u64),
@@ -91,10 +97,14 @@ fn messages(envelopes: &[Envelope]) -> Vec<Job> {
     envelopes.iter().enumerate().map(message).collect()
 }
 
-fn median(mut run: impl FnMut() -> f64) -> f64 {
-    let mut figures: Vec<_> = (0..RUNS).map(|_| run()).collect();
+fn median(run: impl FnMut() -> f64) -> f64 {
+    median_of(RUNS, run)
+}
+
+fn median_of(runs: usize, mut run: impl FnMut() -> f64) -> f64 {
+    let mut figures: Vec<_> = (0..runs).map(|_| run()).collect();
     figures.sort_by(f64::total_cmp);
-    figures[RUNS / 2]
+    figures[runs / 2]
 }
 
 fn rate(count: usize, spent: Duration) -> f64 {
@@ -160,7 +170,7 @@ fn partition(envelopes: &[Envelope]) -> f64 {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::open(folder.path(), Fsync::Always).expect("opens");
         let mut partition = Partition::new(store, settings(), "DEALS").expect("starts");
-        let mut jobs = messages(envelopes).into_iter();
+        let mut jobs = messages(envelopes, 0).into_iter();
         let start = Instant::now();
         loop {
             let batch: Vec<_> = jobs.by_ref().take(BATCH).collect();
@@ -234,26 +244,64 @@ fn reexecution() {
     println!("  median                                       {:>6.2}\n", ratios[ratios.len() / 2]);
 }
 
-fn replay(envelopes: &[Envelope], recovery: f64) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let store = Store::open(folder.path(), Fsync::Group).expect("opens");
+/// Events of the stores that are audited. `TRIBUNAL_BENCH_EVENTS` names another one beside them, such as 1000000.
+const AUDITED: [usize; 2] = [10_000, 100_000];
+/// Of a deal above: five events, and two signatures of its terms beside those of the events.
+const EVENTS_A_DEAL: usize = 5;
+const SIGNATURES_A_DEAL: usize = 7;
+
+/// An audit of a whole store beside the limits of signature recovery and BLAKE3 on all cores: every signature in the
+/// record is recovered, those of the terms too, and the bytes are hashed for chain and ids.
+fn replay(recovery: f64) {
+    let more = std::env::var("TRIBUNAL_BENCH_EVENTS").ok().and_then(|text| text.parse().ok());
+    println!("full audit                                  a second   / signatures   / one an event   / BLAKE3");
+    for events in AUDITED.into_iter().chain(more) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = recorded(folder.path(), events / EVENTS_A_DEAL);
+        let runs = if events > AUDITED[0] { 3 } else { RUNS };
+        let events = store.last_position() as usize;
+        let bytes: usize = store.log(1).map(|record| record.expect("reads").envelope.encode().len()).sum();
+        let hashing = median_of(runs, || hashed(events, bytes));
+        let audited = median_of(runs, || {
+            let start = Instant::now();
+            let report = audit::audit(&store, audit::Scope::All, audit::AuditOptions::default()).expect("audits");
+            assert!(report.is_clean() && report.records as usize == events, "{report:?}");
+            rate(events, start.elapsed())
+        });
+        let signatures = audited * SIGNATURES_A_DEAL as f64 / EVENTS_A_DEAL as f64;
+        println!(
+            "  of {events:>8} events                    {audited:>9.0}         {:>6.2}           {:>6.2}     {:>6.4}",
+            signatures / recovery,
+            audited / recovery,
+            audited / hashing
+        );
+    }
+}
+
+/// A store in which so many deals were played, thousands at a time.
+fn recorded(path: &Path, deals: usize) -> Store {
+    let store = Store::open(path, Fsync::Group).expect("opens");
     let mut partition = Partition::new(store.clone(), settings(), "DEALS").expect("starts");
-    partition.process(messages(envelopes)).expect("processes");
-    let events = store.last_position() as usize;
-    let bytes: usize = store.log(1).map(|record| record.expect("reads").envelope.encode().len()).sum();
-    let hashing = median(|| {
-        let data = vec![7_u8; bytes];
-        let start = Instant::now();
-        std::hint::black_box(blake3::hash(&data));
-        rate(events, start.elapsed())
+    let mut sequence = 0;
+    for first in (0..deals).step_by(DEALS) {
+        let envelopes = envelopes(first..(first + DEALS).min(deals));
+        let mut jobs = messages(&envelopes, sequence).into_iter().peekable();
+        while jobs.peek().is_some() {
+            partition.process(jobs.by_ref().take(BATCH).collect()).expect("processes");
+        }
+        sequence += envelopes.len() as u64;
+    }
+    store
+}
+
+/// BLAKE3 of so many bytes, shared among all cores.
+fn hashed(events: usize, bytes: usize) -> f64 {
+    let data = vec![7_u8; bytes.div_ceil(cores())];
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..cores() {
+            scope.spawn(|| std::hint::black_box(blake3::hash(&data)));
+        }
     });
-    let audited = median(|| {
-        let start = Instant::now();
-        let report = audit::audit(&store, audit::Scope::All, audit::AuditOptions::default()).expect("audits");
-        assert!(report.is_clean(), "{report:?}");
-        rate(events, start.elapsed())
-    });
-    println!("audit replay of {events} events         {audited:>10.0} a second");
-    println!("  audit / signature limit            {:>10.2}", audited / recovery);
-    println!("  audit / BLAKE3 of the same bytes   {:>10.4}", audited / hashing);
+    rate(events, start.elapsed())
 }

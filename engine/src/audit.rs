@@ -22,6 +22,14 @@
 //! | `vote` | a vote that carried the day, and that verification today contradicts |
 //! | `replay` | a history that made this program fail |
 //!
+//! In deals imported from another marketplace, by its own rules (their notes are in [`explain`](crate::import::explain)):
+//!
+//! | code | what does not fit |
+//! |---|---|
+//! | `log`, `answer`, `log-twice`, `contract`, `fork`, `block-time` | an observation: it is none of these contracts', or contradicts another |
+//! | `transition`, `too-early`, `order`, `result`, `mediator` | a step that their table does not have, or not then, or not without another |
+//! | `payments`, `conservation` | other money than their contracts move at that step; more out than in |
+//!
 //! With a node ([`audit_chain`]) beside:
 //!
 //! | code | what differs between record and chain |
@@ -33,15 +41,52 @@
 //! | `anchor` | a checkpoint on the chain: the log here is another |
 //! | `chain-holdings` | an escrow holds less of a token than it owes |
 //!
+//! # The report
+//!
+//! `tribunal audit --json` prints [`AuditReport`] as one object. Positions, versions and counts are numbers, ids and
+//! accounts `0x…`, amounts decimal strings, times RFC 3339. Lists hold the first [`FINDINGS_MAX`]; counts count all.
+//!
+//! | field | type | what |
+//! |---|---|---|
+//! | `clean` | bool | whether `discrepancy_count` is 0 |
+//! | `options` | object | what was asked: `deals` (list of ids, or null: all), `reverify`, `chain` (bool), `at` (number or null), `against` (digest or null) |
+//! | `log_end`, `log_end_at` | number, string | how far the audit goes: the log's last position that it takes in, and that record's time |
+//! | `at` | number | with `--at`: the position as of which all is said; absent otherwise |
+//! | `deals`, `records`, `signatures` | number | what was replayed |
+//! | `reverified`, `votes_confirmed` | number | with `--reverify`: results verified again, votes that it confirms |
+//! | `outcomes` | object | deals by outcome; `open` is none yet |
+//! | `unknown` | list of ids | asked for and not there |
+//! | `discrepancy_count` | number | all of them |
+//! | `discrepancies` | list | `{deal_id, position, version, code, expected, found}`; the first three are null where it is about none |
+//! | `notes` | list | `{deal_id, position, code, text}`: what could not be checked, and what else an auditor should know |
+//! | `log` | object | of all deals: `{size, root, checkpoints, signed, held, anchors, keys}`, see [`LogAudit`] |
+//! | `against` | object | with `--against`: `{policy, deals, open, changed_count, changed, not_comparable_count, not_comparable}`, see [`AgainstReport`] |
+//! | `chain` | object | with `--chain`: `{node, chain_id, block, deals, transactions, left_out, holdings}`, see [`ChainAudit`] |
+//!
+//! An entry of `against.changed`: `{deal_id, position, recorded, policy, verdict_differs, payouts_differ, why}`, where
+//! `recorded` and `policy` are `{outcome, reason_code, payouts}` and a payout `{account, role, locked, paid, net}`. An entry of
+//! `against.not_comparable`: `{deal_id, why}`.
+//!
 //! **Invariant:** no history, however foreign or damaged, makes an audit fail or panic; it makes discrepancies.
 //! **Invariant:** what could not be checked is said, never passed over.
+//! **Invariant:** the same store and the same options give the same report, whatever the number of threads and however
+//! often the audit was broken off and resumed.
 
+mod against;
 mod chain;
+mod deals;
 mod differences;
 mod examiner;
 mod findings;
+mod fold;
 mod log;
+mod page;
+mod policy;
+mod progress;
 mod reverify;
+mod timeline;
+mod whole_file;
+mod whole_log;
 
 use std::{
     collections::BTreeMap,
@@ -52,23 +97,26 @@ use std::{
     thread,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tribunal_events::{DealId, Timestamp};
 use tribunal_verifiers::{ArtifactSource, Service};
 
-pub(crate) use self::chain::compare_receipts;
-use self::log::LogExaminer;
 pub use self::{
+    against::{Against, AgainstReport, Change, Judged, NotComparable},
     chain::{ChainAudit, ChainAuditFault, ChainOptions, Holding, audit_chain, taken_steps},
     examiner::{ChainStep, Examined, Examiner, RecordedVote, Surroundings},
-    findings::{Discrepancy, FINDINGS_MAX, Findings, Note},
+    findings::{Discrepancy, FINDINGS_MAX, Findings, Note, Word},
     log::{Held, LogAudit, audit_anchors},
+    page::{DEALS_SHOWN_MAX, DETAILS_SHOWN_MAX, PageOptions, page},
+    policy::{Policy, PolicyError},
+    progress::{ProgressFault, Resume},
     reverify::{Reverified, named_artifacts, reverify},
+    timeline::{Entry, Timeline, timeline},
+    whole_file::write_whole,
 };
-use crate::store::{OutboxEntry, Place, Store, StoreFault};
-
-/// How often a deal is read again because the engine wrote to it meanwhile.
-const ATTEMPTS_MAX: u32 = 4;
+pub(crate) use self::{chain::compare_receipts, findings::word};
+use self::{deals::Audited, fold::Fold};
+use crate::store::{Head, OutboxEntry, Place, Store, StoreFault};
 
 /// Which deals to audit.
 #[derive(Clone, Debug)]
@@ -88,11 +136,42 @@ pub struct AuditOptions<'a> {
     pub progress: Option<&'a (dyn Fn(u64, u64) + Sync)>,
     /// Checkpoints that somebody kept: a log that was rewritten since contradicts them. Needs [`Scope::All`].
     pub held: &'a [Held],
+    /// The world as it was when the log ended at this position: later records, and what the store says beside the records
+    /// without saying since when, are left out.
+    pub at: Option<u64>,
+    /// Say which verdicts and payments would differ under another policy.
+    pub against: Option<Against<'a>>,
+    /// Keep the progress in a file, and go on from what is there. For all deals alone.
+    pub resume: Option<&'a Resume>,
+}
+
+/// What was asked of an audit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// The deals asked for; nothing: all.
+    pub deals: Option<Vec<DealId>>,
+    /// Whether verifications were run again.
+    pub reverify: bool,
+    /// Whether the record was held against a chain.
+    pub chain: bool,
+    /// As of which position.
+    pub at: Option<u64>,
+    /// Digest of the policy that it was compared with.
+    pub against: Option<String>,
 }
 
 /// What an audit found.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct AuditReport {
+    /// What was asked.
+    pub options: Asked,
+    /// The log's last position that the audit takes in.
+    pub log_end: u64,
+    /// When that was recorded; nothing in an empty log.
+    pub log_end_at: Option<String>,
+    /// The position as of which all is said, if not the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<u64>,
     /// Deals replayed.
     pub deals: u64,
     /// Records replayed.
@@ -104,6 +183,7 @@ pub struct AuditReport {
     /// Votes that verification today confirms.
     pub votes_confirmed: u64,
     /// Deals by outcome; `open` is none yet.
+    #[serde(deserialize_with = "fold::outcomes")]
     pub outcomes: BTreeMap<&'static str, u64>,
     /// Ids asked for that the store does not know.
     pub unknown: Vec<DealId>,
@@ -114,10 +194,13 @@ pub struct AuditReport {
     /// What an auditor should know and is no discrepancy: what could not be checked, dissenting votes.
     pub notes: Vec<Note>,
     /// The log as a whole against what was signed of it, where all was audited.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
     pub log: Option<LogAudit>,
-    /// What was compared with the chain, where it was.
+    /// What another policy would have changed, where one was given.
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub against: Option<AgainstReport>,
+    /// What was compared with the chain, where it was.
+    #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
     pub chain: Option<ChainAudit>,
 }
 
@@ -134,13 +217,48 @@ impl AuditReport {
         let room = FINDINGS_MAX.saturating_sub(self.notes.len());
         self.notes.extend(findings.notes.into_iter().take(room));
     }
+
+    /// Puts everything in order; what was met twice, such as the same damage by two readers, is one.
+    fn order(&mut self) {
+        self.discrepancies.sort();
+        let kept = self.discrepancies.len();
+        self.discrepancies.dedup();
+        self.discrepancy_count -= (kept - self.discrepancies.len()) as u64;
+        self.notes.sort();
+        self.notes.dedup();
+        if let Some(against) = &mut self.against {
+            against.order();
+        }
+    }
 }
+
+/// The audit could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditFault {
+    /// The disk failed.
+    #[error(transparent)]
+    Store(#[from] StoreFault),
+    /// The file with the progress cannot be used.
+    #[error(transparent)]
+    Progress(#[from] ProgressFault),
+    /// There is no such position.
+    #[error("the log ends at position {end}: there is no position {at}")]
+    BeyondEnd {
+        /// The position asked for.
+        at: u64,
+        /// The last one.
+        end: u64,
+    },
+}
+
+/// Deals in the order of their ids, with where they stand.
+type Queue<'a> = Box<dyn Iterator<Item = Result<(DealId, Head), StoreFault>> + Send + 'a>;
 
 /// What the threads of an audit share.
 struct Audit<'a> {
     store: &'a Store,
     options: AuditOptions<'a>,
-    /// Where the log ended when the audit began.
+    /// Where the log ended when the audit began, or the position asked for.
     last_position: u64,
     /// The time it had reached.
     now: Timestamp,
@@ -150,59 +268,96 @@ struct Audit<'a> {
     /// Records at or before `last_position` that streams hold.
     within: AtomicU64,
     stopped: AtomicBool,
-    report: Mutex<(AuditReport, Option<StoreFault>)>,
+    fault: Mutex<Option<AuditFault>>,
+    /// Deals that did not exist as of then.
+    not_yet: Mutex<Vec<DealId>>,
+    /// What belongs to no deal.
+    whole: Mutex<Findings>,
+    log: Mutex<Option<LogAudit>>,
+    fold: Fold<'a>,
 }
 
 /// Audits deals of a store, which may be in use. Memory is bounded by one record, one folded deal and, with `reverify`,
 /// one job a core.
 ///
 /// # Errors
-/// Where the disk fails; damage is a discrepancy.
-pub fn audit(store: &Store, scope: Scope, options: AuditOptions<'_>) -> Result<AuditReport, StoreFault> {
+/// Where the disk fails, the position asked for is beyond the end, or the file of `resume` is of something else; damage is
+/// a discrepancy.
+pub fn audit(store: &Store, scope: Scope, options: AuditOptions<'_>) -> Result<AuditReport, AuditFault> {
     let mut findings = Findings::new(None);
-    let last_position = store.last_position();
+    let end = store.last_position();
+    if let Some(at) = options.at.filter(|at| *at == 0 || *at > end) {
+        return Err(AuditFault::BeyondEnd { at, end });
+    }
+    let last_position = options.at.unwrap_or(end);
     let last = tolerate(store.record(last_position), &mut findings)?.flatten();
-    let outbox = tolerate(store.outbox(), &mut findings)?.map(by_deal);
-    let mut heads = Vec::new();
-    let mut unknown = Vec::new();
-    if let Scope::Deals(ids) = &scope {
-        let mut ids = ids.clone();
+    let now = last.map(|record| record.recorded_at);
+    // What is still to be done is known as of now alone.
+    let outbox = match options.at {
+        None => tolerate(store.outbox(), &mut findings)?.map(by_deal),
+        Some(_) => None,
+    };
+    let all = matches!(scope, Scope::All);
+    let (mut heads, mut unknown) = (Vec::new(), Vec::new());
+    let mut asked = Asked {
+        deals: None,
+        reverify: options.reverify.is_some(),
+        chain: false,
+        at: options.at,
+        against: options.against.map(|against| against.policy.digest().to_owned()),
+    };
+    if let Scope::Deals(ids) = scope {
+        let mut ids = ids;
         ids.sort_unstable();
         ids.dedup();
-        for deal_id in ids {
-            match tolerate(store.head(&deal_id), &mut findings)? {
-                Some(Some(head)) => heads.push((deal_id, head)),
-                Some(None) => unknown.push(deal_id),
+        for deal_id in &ids {
+            match tolerate(store.head(deal_id), &mut findings)? {
+                Some(Some(head)) => heads.push((*deal_id, head)),
+                Some(None) => unknown.push(*deal_id),
                 None => {}
             }
         }
+        asked.deals = Some(ids);
     }
-    let total = match &scope {
-        Scope::All => last_position,
-        Scope::Deals(_) => heads.iter().map(|(_, head)| head.version).sum(),
+    let report = AuditReport {
+        options: asked,
+        log_end: last_position,
+        log_end_at: now.map(|now| now.to_string()),
+        at: options.at,
+        unknown,
+        against: options.against.map(|against| AgainstReport::new(against.policy)),
+        ..AuditReport::default()
     };
-    let mut report = AuditReport { unknown, ..AuditReport::default() };
-    report.add(findings);
-    let audit = Audit {
+    let mut audit = Audit {
         store,
         options,
         last_position,
-        now: last.map_or_else(Timestamp::default, |record| record.recorded_at),
+        now: now.unwrap_or_default(),
         outbox,
         done: AtomicU64::new(0),
-        total,
+        total: if all { last_position } else { heads.iter().map(|(_, head)| head.version).sum() },
         within: AtomicU64::new(0),
         stopped: AtomicBool::new(false),
-        report: Mutex::new((report, None)),
+        fault: Mutex::new(None),
+        not_yet: Mutex::new(Vec::new()),
+        whole: Mutex::new(findings),
+        log: Mutex::new(None),
+        fold: Fold::new(report),
     };
-    let all = matches!(scope, Scope::All);
-    let deals: Box<dyn Iterator<Item = Result<DealId, StoreFault>> + Send> = match scope {
-        Scope::All => Box::new(store.deals().map(|deal| deal.map(|(deal_id, _)| deal_id))),
-        Scope::Deals(_) => Box::new(heads.into_iter().map(|(deal_id, _)| Ok(deal_id))),
+    let mut through = None;
+    if let Some(resume) = options.resume.filter(|_| all) {
+        through = audit.take_up(resume)?;
+    }
+    let deals: Queue<'_> = match (all, through) {
+        (true, None) => Box::new(store.deals()),
+        (true, Some(through)) => {
+            Box::new(store.deals().skip_while(move |deal| deal.as_ref().is_ok_and(|(deal_id, _)| *deal_id <= through)))
+        }
+        (false, _) => Box::new(heads.into_iter().map(Ok)),
     };
-    let deals = Mutex::new(deals);
+    let deals = Mutex::new(deals.zip(0..));
     thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+        for _ in 0..cores() {
             scope.spawn(|| audit.work(&deals));
         }
         if all {
@@ -210,6 +365,10 @@ pub fn audit(store: &Store, scope: Scope, options: AuditOptions<'_>) -> Result<A
         }
     });
     audit.end(all)
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The value, or nothing where it is damaged, which is a discrepancy.
@@ -237,92 +396,14 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Audit<'_> {
-    fn work(&self, deals: &Mutex<Box<dyn Iterator<Item = Result<DealId, StoreFault>> + Send>>) {
-        while !self.stopped.load(Ordering::Relaxed) {
-            let next = lock(deals).next();
-            let worked = match next {
-                None => break,
-                Some(Ok(deal_id)) => self.deal(&deal_id),
-                Some(Err(StoreFault::Damaged { place, what })) => {
-                    let mut findings = Findings::new(None);
-                    findings.damage(&place, &what);
-                    lock(&self.report).0.add(findings);
-                    Ok(())
-                }
-                Some(Err(fault)) => Err(fault),
-            };
-            if let Err(fault) = worked {
-                self.stop(fault);
-            }
-        }
-    }
-
-    fn stop(&self, fault: StoreFault) {
+    fn stop(&self, fault: impl Into<AuditFault>) {
         self.stopped.store(true, Ordering::Relaxed);
-        lock(&self.report).1.get_or_insert(fault);
+        lock(&self.fault).get_or_insert(fault.into());
+        self.fold.wake();
     }
 
-    fn deal(&self, deal_id: &DealId) -> Result<(), StoreFault> {
-        let known = self.outbox.as_ref().map(|outbox| outbox.get(deal_id).map_or(&[][..], Vec::as_slice));
-        let mut examined = self.examine(deal_id, known, true)?;
-        // The engine may have written between our reading of the outbox and of the stream: then read both again.
-        for _ in 1..ATTEMPTS_MAX {
-            let moving = ["effect-lost", "outbox", "head", "snapshot"];
-            if !examined.findings.discrepancies.iter().any(|it| moving.contains(&it.code)) {
-                break;
-            }
-            let before = self.store.head(deal_id);
-            let fresh = tolerate(self.store.outbox(), &mut Findings::new(None))?.map(by_deal);
-            let fresh = fresh.as_ref().map(|outbox| outbox.get(deal_id).map_or(&[][..], Vec::as_slice));
-            examined = self.examine(deal_id, fresh, false)?;
-            if let (Ok(before), Ok(after)) = (before, self.store.head(deal_id))
-                && before == after
-            {
-                break;
-            }
-        }
-        let mut reverified = None;
-        if let Some((service, artifacts)) = self.options.reverify {
-            reverified = reverify(&mut examined, service, artifacts);
-        }
-        let outcome = examined.deal.as_ref().and_then(|deal| deal.outcome()).map_or("open", |outcome| outcome.word());
-        let report = &mut lock(&self.report).0;
-        report.deals += 1;
-        report.records += examined.records;
-        report.signatures += examined.signatures;
-        if let Some(reverified) = reverified {
-            report.reverified += u64::from(reverified.verdict.is_some());
-            report.votes_confirmed += reverified.confirmed;
-        }
-        *report.outcomes.entry(outcome).or_default() += 1;
-        report.add(examined.findings);
-        Ok(())
-    }
-
-    fn examine(&self, deal_id: &DealId, outbox: Option<&[OutboxEntry]>, count: bool) -> Result<Examined, StoreFault> {
-        let mut examiner = Examiner::new(*deal_id);
-        let snapshot = tolerate(self.store.snapshot(deal_id), examiner.findings())?.flatten();
-        if let Some((version, bytes)) = snapshot {
-            examiner.expect_snapshot(version, bytes);
-        }
-        let head = tolerate(self.store.head(deal_id), examiner.findings())?.flatten();
-        let mut whole = true;
-        for record in self.store.stream(deal_id, 1) {
-            match tolerate(record, examiner.findings())? {
-                Some(record) => {
-                    examiner.take(&record);
-                    if count {
-                        self.within.fetch_add(u64::from(record.position <= self.last_position), Ordering::Relaxed);
-                        self.step();
-                    }
-                }
-                None => whole = false,
-            }
-        }
-        if !whole {
-            return Ok(examiner.give_up("the store cannot read the records that follow"));
-        }
-        Ok(examiner.finish(&Surroundings { now: Some(self.now), head, outbox }))
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
     }
 
     fn step(&self) {
@@ -332,60 +413,17 @@ impl Audit<'_> {
         }
     }
 
-    /// What belongs to no single deal: every row of the store, and the times of the log.
-    fn whole_log(&self) {
-        let mut findings = Findings::new(None);
-        match self.store.check(|_| {}) {
-            Ok(check) => {
-                for fault in check.damage {
-                    match fault {
-                        StoreFault::Damaged { place, what } => findings.damage(&place, &what),
-                        fault => return self.stop(fault),
-                    }
-                }
-            }
-            Err(fault) => return self.stop(fault),
-        }
-        let mut log = match LogExaminer::new(self.store, self.options.held, &mut findings) {
-            Ok(log) => log,
-            Err(fault) => return self.stop(fault),
-        };
-        let mut before = Timestamp::default();
-        let mut expected = 1;
-        for record in self.store.log(1) {
-            // What cannot be read was reported by the check above.
-            let Ok(record) = record else { break };
-            if record.position > self.last_position || self.stopped.load(Ordering::Relaxed) {
-                break;
-            }
-            if record.position != expected {
-                findings.at(None, Some(record.position), "log-gap", expected, record.position);
-            }
-            if record.recorded_at < before {
-                findings.about(
-                    record.deal_id,
-                    record.position,
-                    "log-time",
-                    format!("not before {before}"),
-                    record.recorded_at,
-                );
-            }
-            if let Err(fault) = log.take(&record, &mut findings) {
-                return self.stop(fault);
-            }
-            (before, expected) = (record.recorded_at, record.position + 1);
-        }
-        let log = log.finish(&mut findings);
-        let report = &mut lock(&self.report).0;
-        report.add(findings);
-        report.log = Some(log);
-    }
-
-    fn end(self, all: bool) -> Result<AuditReport, StoreFault> {
-        let (mut report, fault) = self.report.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if let Some(fault) = fault {
+    fn end(self, all: bool) -> Result<AuditReport, AuditFault> {
+        if let Some(fault) = self.fault.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(fault);
         }
+        let mut report = self.fold.end()?;
+        if !all {
+            report.unknown.extend(self.not_yet.into_inner().unwrap_or_else(PoisonError::into_inner));
+            report.unknown.sort_unstable();
+        }
+        report.log = self.log.into_inner().unwrap_or_else(PoisonError::into_inner);
+        report.add(self.whole.into_inner().unwrap_or_else(PoisonError::into_inner));
         let within = self.within.into_inner();
         if all && report.is_clean() && within != self.last_position {
             let mut findings = Findings::new(None);
@@ -393,13 +431,7 @@ impl Audit<'_> {
             findings.at(None, None, "log-gap", expected, within);
             report.add(findings);
         }
-        report.discrepancies.sort();
-        let kept = report.discrepancies.len();
-        // The store's check and the reading of a stream may have met the same damage.
-        report.discrepancies.dedup();
-        report.discrepancy_count -= (kept - report.discrepancies.len()) as u64;
-        report.notes.sort();
-        report.notes.dedup();
+        report.order();
         Ok(report)
     }
 }

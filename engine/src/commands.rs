@@ -5,6 +5,7 @@ pub mod bundle;
 pub mod contracts;
 pub mod deals;
 pub mod demo;
+pub mod import;
 pub mod keys;
 pub mod log;
 pub mod market;
@@ -48,6 +49,8 @@ enum Command {
     Verify(verify::Args),
     /// Replay past deals and find what does not fit.
     Audit(audit::Args),
+    /// Past deals of other marketplaces, from what their contracts said.
+    Import(import::Args),
     /// Portable evidence for one deal.
     Bundle(bundle::Args),
     /// The record as a transparency log: checkpoints and proofs.
@@ -88,6 +91,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Deals(args) => deals::run(args, json),
             Command::Verify(args) => verify::run(args, json).await,
             Command::Audit(args) => audit::run(args, json).await,
+            Command::Import(args) => import::run(args, json).await,
             Command::Bundle(args) => bundle::run(args, json).await,
             Command::Log(args) => log::run(args, json).await,
             Command::Keys(args) => keys::run(args, json),

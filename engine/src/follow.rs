@@ -289,7 +289,7 @@ impl Follower {
         let examiner = self.examined.get_mut(&record.deal_id).expect("put there above");
         let was_sound = record.version == 1 || examiner.sound().is_some();
         examiner.take(record);
-        if was_sound && examiner.sound().is_none() {
+        if was_sound && examiner.sound().is_none() && !examiner.is_imported() {
             let first = examiner.findings().discrepancies.first();
             let first = first.map(|it| format!("{}: expected {}, found {}", it.code, it.expected, it.found));
             let first = first.unwrap_or_default();

@@ -7,12 +7,13 @@
 //! **Invariant:** every answer is bounded in time, size and number; a slow reader of events is served from the store.
 
 mod events;
+mod imported;
 pub mod log;
 mod markets;
 mod mediators;
 mod metrics;
 mod openapi;
-mod page;
+pub(crate) mod page;
 mod problem;
 pub mod read;
 
@@ -54,6 +55,7 @@ use tribunal_verifiers::{ArtifactSource, REQUEST_BYTES_MAX, Service};
 pub use self::problem::Problem;
 use crate::{
     accounts::Accounts,
+    bundle::ExportFault,
     bus::Bus,
     effects::Activity,
     engine::Engine,
@@ -489,7 +491,10 @@ async fn bundle(State(state): State<HttpState>, id: Result<Path<String>, PathRej
             if store.head(&id)?.is_none() {
                 return Err(no_deal(&id, None));
             }
-            crate::bundle::export(store, &id, Some(artifacts.as_ref())).map_err(|fault| Problem::internal(&fault))
+            crate::bundle::export(store, &id, Some(artifacts.as_ref())).map_err(|fault| match fault {
+                ExportFault::Imported(_) => Problem::new(StatusCode::NOT_FOUND, "imported", fault.to_string()),
+                fault => Problem::internal(&fault),
+            })
         })
         .await?;
     let name = format!("attachment; filename=\"{id}.tribunal\"");

@@ -24,6 +24,7 @@ pub mod equivocation;
 pub mod failure;
 pub mod follow;
 pub mod http;
+pub mod import;
 pub mod keystore;
 pub mod log;
 pub mod market;

@@ -11,8 +11,6 @@
 mod evidence;
 
 use std::{
-    fs::File,
-    io::Write as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -26,7 +24,10 @@ use tribunal_events::{
 };
 
 pub use self::evidence::{EvidenceFault, Wanted, evidence};
-use crate::store::{LogState, Store, StoreFault};
+use crate::{
+    audit::write_whole,
+    store::{LogState, Store, StoreFault},
+};
 
 /// Where the store keeps the certificates of all keys that ever signed its log, newest last.
 const CERTIFICATES: &str = "log-keys";
@@ -140,7 +141,7 @@ impl LogSigner {
                 Some(last) if last.checkpoint().size == size => last.clone(),
                 _ => Checkpoint { origin, size, root, heads }.sign(&self.key),
             };
-            write(&self.path, note.note()).map_err(|error| self.fault(error.to_string()))?;
+            write_whole(&self.path, note.note().as_bytes()).map_err(|error| self.fault(error.to_string()))?;
             *published = Some(note.clone());
             Ok(note)
         })
@@ -216,16 +217,4 @@ fn read(path: &Path) -> Result<Option<SignedCheckpoint>, LogFault> {
     }
     let bytes = std::fs::read(path).map_err(|error| fault(error.to_string()))?;
     SignedCheckpoint::parse(&bytes).map(Some).map_err(|error| fault(error.to_string()))
-}
-
-/// Replaces a file so that a crash leaves the old one or the new one, on the disk.
-fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let mut file = File::create(&beside)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
 }

@@ -33,6 +33,12 @@ pub enum ReplayFault {
         /// Log position.
         position: u64,
     },
+    /// The deal was imported from another marketplace: it has no fold.
+    #[error("deal {deal} was imported from another marketplace and is no deal of this engine")]
+    Imported {
+        /// The deal.
+        deal: DealId,
+    },
     /// A snapshot cannot be read.
     #[error("the snapshot of deal {deal} cannot be read: {what}")]
     Snapshot {
@@ -71,13 +77,16 @@ fn kind(record: &Record) -> Result<EventKind, ReplayFault> {
 /// Where the bytes are no event.
 pub fn fold(deal: Option<Deal>, record: &Record) -> Result<Deal, ReplayFault> {
     let kind = kind(record)?;
+    if deal.is_none() && matches!(kind, EventKind::ForeignObserved(_)) {
+        return Err(ReplayFault::Imported { deal: record.deal_id });
+    }
     if deal.is_none() && !matches!(kind, EventKind::Proposed { .. }) {
         return Err(ReplayFault::NoProposal { position: record.position });
     }
     Ok(evolve(deal, &kind, record.signer, record.event_id, record.recorded_at))
 }
 
-/// The deal as it stands, from its snapshot and what came after.
+/// The deal as it stands, from its snapshot and what came after; nothing for one that was imported.
 ///
 /// # Errors
 /// Where the store cannot read it.
@@ -106,7 +115,10 @@ pub fn load_at(store: &Store, deal_id: &DealId, version: u64) -> Result<Option<D
         if record.version > version {
             break;
         }
-        deal = Some(fold(deal, &record)?);
+        deal = match fold(deal, &record) {
+            Err(ReplayFault::Imported { .. }) => return Ok(None),
+            folded => Some(folded?),
+        };
     }
     Ok(deal)
 }

@@ -1,10 +1,11 @@
 //! Read models of deals: what the command line, HTTP and the page show. Folds of the store, nothing else.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tribunal_core::{Deal, Phase, REORGANISED, Settlement, next_deadline, price};
 use tribunal_events::{Address, Amount, DealId, EventKind, Payout, Role, Timestamp};
 
 use crate::{
+    import::view::{Origin, imported},
     replay::{ReplayFault, fold, reopen},
     store::{Record, Store},
 };
@@ -36,6 +37,9 @@ pub struct DealSummary {
     pub payouts: Vec<PayoutView>,
     /// The transaction that moved the money.
     pub transaction: Option<String>,
+    /// Where the deal was imported from; then `state` is `imported`, and `outcome` where it stands there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub imported: Option<Origin>,
 }
 
 /// A deadline for readers.
@@ -48,12 +52,13 @@ pub struct DeadlineView {
 }
 
 /// A share of a settlement for readers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PayoutView {
     /// Who.
     pub account: Address,
     /// As what.
-    pub role: &'static str,
+    #[serde(deserialize_with = "crate::audit::word")]
+    pub role: crate::audit::Word,
     /// What it had locked.
     pub locked: Amount,
     /// What it got out.
@@ -129,6 +134,7 @@ pub fn summary(deal: &Deal, position: u64, at: Timestamp) -> DealSummary {
             .map(|deadline| DeadlineView { kind: deadline.kind.word(), at: deadline.at.to_string() }),
         payouts,
         transaction,
+        imported: None,
     }
 }
 
@@ -140,14 +146,23 @@ pub fn deals(store: &Store, at: Option<u64>) -> Result<Vec<DealSummary>, ReplayF
     let mut summaries = Vec::new();
     for entry in store.deals() {
         let (deal_id, _) = entry?;
-        if let Some((deal, last)) = deal_until(store, &deal_id, at)? {
-            summaries.push(summary(&deal, last.position, last.recorded_at));
-        }
+        summaries.extend(summary_until(store, &deal_id, at)?);
     }
     Ok(summaries)
 }
 
-/// A deal and its last record, counting records up to log position `at`.
+/// The summary of a deal, imported or not, counting records up to log position `at`.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn summary_until(store: &Store, deal_id: &DealId, at: Option<u64>) -> Result<Option<DealSummary>, ReplayFault> {
+    if let Some((deal, last)) = deal_until(store, deal_id, at)? {
+        return Ok(Some(summary(&deal, last.position, last.recorded_at)));
+    }
+    Ok(imported(store, deal_id, at)?.map(|it| it.summary()))
+}
+
+/// A deal and its last record, counting records up to log position `at`; nothing for one that was imported.
 ///
 /// # Errors
 /// Where the store cannot be read.
@@ -158,8 +173,10 @@ pub fn deal_until(store: &Store, deal_id: &DealId, at: Option<u64>) -> Result<Op
         if at.is_some_and(|at| record.position > at) {
             break;
         }
-        let deal = fold(folded.take().map(|(deal, _)| deal), &record)?;
-        folded = Some((deal, record));
+        match fold(folded.take().map(|(deal, _)| deal), &record) {
+            Err(ReplayFault::Imported { .. }) => return Ok(None),
+            deal => folded = Some((deal?, record)),
+        }
     }
     Ok(folded)
 }
@@ -262,6 +279,7 @@ pub fn sentence(deal: &Deal, kind: &EventKind) -> String {
             format!("a reorganisation took step {step} out of block {block}: {transaction:#x} counts no more")
         }
         EventKind::ChainObserved { step, failure: Some(why), .. } => format!("step {step} failed on the chain: {why}"),
+        EventKind::ForeignObserved(foreign) => crate::import::view::sentence(foreign),
         EventKind::Settled { payouts, .. } => {
             let part = |role: Role| {
                 let of = payouts.iter().filter(|payout| payout.role == role);

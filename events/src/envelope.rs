@@ -37,6 +37,14 @@ pub enum DecodeError {
         /// The event's deal id.
         found: DealId,
     },
+    /// The deal that an imported observation is about has another id.
+    #[error("the deal id of this imported deal is {expected}, not {found}")]
+    ForeignMismatch {
+        /// From chain, storage and foreign id.
+        expected: DealId,
+        /// The event's deal id.
+        found: DealId,
+    },
     /// A field is missing or wrong.
     #[error("{0}")]
     Field(String),
@@ -54,6 +62,7 @@ impl DecodeError {
             Self::SchemaVersion(_) => "schema-version",
             Self::DealId(_) | Self::Field(_) => "malformed-field",
             Self::TermsMismatch { .. } => "terms-mismatch",
+            Self::ForeignMismatch { .. } => "foreign-mismatch",
             Self::Signature(_) => "malformed-signature",
         }
     }
@@ -192,6 +201,11 @@ impl Envelope {
             && terms.deal_id() != deal_id
         {
             return Err(DecodeError::TermsMismatch { expected: terms.deal_id(), found: deal_id });
+        }
+        if let EventKind::ForeignObserved(foreign) = &kind
+            && foreign.deal_id() != deal_id
+        {
+            return Err(DecodeError::ForeignMismatch { expected: foreign.deal_id(), found: deal_id });
         }
         let signature = Signature::from_slice(&self.signature)?;
         Ok(ParsedEvent { id: self.event_id(), envelope: self, deal_id, sender, kind, signature })

@@ -4,7 +4,7 @@ use alloy_primitives::{Address, B256};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Amount, Claim, ContentAddress, Digest, Outcome, Party, Signature, SignedVerdict, Terms, VerdictKind, proto,
+    Amount, Claim, ContentAddress, Digest, Foreign, Outcome, Party, Signature, SignedVerdict, Terms, VerdictKind, proto,
 };
 
 /// Text of a reason at most, in bytes.
@@ -108,6 +108,7 @@ pub enum EventKind {
         transaction: Option<B256>,
         block: u64,
     },
+    ForeignObserved(Arc<Foreign>),
 }
 
 /// A vote as sent: what the EIP-712 signature covers, and its reason for readers. The mediator is the sender.
@@ -227,6 +228,7 @@ impl EventKind {
             Self::DeadlineElapsed { .. } => "deadline_elapsed",
             Self::ChainObserved { .. } => "chain_observed",
             Self::Settled { .. } => "settled",
+            Self::ForeignObserved(_) => "foreign_observed",
         }
     }
 
@@ -239,6 +241,7 @@ impl EventKind {
                 | Self::DeadlineElapsed { .. }
                 | Self::ChainObserved { .. }
                 | Self::Settled { .. }
+                | Self::ForeignObserved(_)
         )
     }
 
@@ -339,6 +342,7 @@ impl EventKind {
                 },
                 block: it.block,
             },
+            Kind::ForeignObserved(it) => Self::ForeignObserved(Arc::new(Foreign::parse(it)?)),
         })
     }
 }

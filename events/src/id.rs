@@ -124,6 +124,13 @@ impl DealId {
     pub fn of_terms(terms: &[u8]) -> Self {
         Self(blake3::derive_key("tribunal.v1 deal", terms))
     }
+
+    /// The id of a deal of another marketplace: `derive_key("tribunal.v1 imported deal", chain id ‖ storage ‖ its id there)`.
+    pub fn imported(chain_id: u64, storage: &[u8; 20], foreign_id: &str) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("tribunal.v1 imported deal");
+        hasher.update(&chain_id.to_be_bytes()).update(storage).update(foreign_id.as_bytes());
+        Self(*hasher.finalize().as_bytes())
+    }
 }
 
 impl EventId {

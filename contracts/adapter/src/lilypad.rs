@@ -21,6 +21,8 @@ use tribunal_events::{Address, B256};
 
 use crate::{ChainFault, ObservedLog, alkahest::call};
 
+pub mod history;
+
 #[allow(missing_docs, clippy::too_many_arguments)]
 mod abi {
     use super::sol;
@@ -82,6 +84,7 @@ mod abi {
         event MediationRequested(string dealId, address mediator);
         event DealStateChange(string dealId, uint8 state);
         event ResultAdded(string dealId, string resultsId, string dataId, uint256 instructionCount);
+        event Payment(string dealId, address payee, uint256 amount, uint8 reason, uint8 direction);
 
         function getDeal(string dealId) external view returns (Deal memory);
         function getAgreement(string dealId) external view returns (Agreement memory);

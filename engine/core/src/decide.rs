@@ -69,7 +69,10 @@ pub enum DealEvent {
 pub fn decide(deal: Option<&Deal>, input: &Input<'_>, context: &Context<'_>) -> Result<Vec<DealEvent>, Rejection> {
     match input {
         Input::Said(event) => said(deal, event, context),
-        Input::Tick => Ok(deal.map_or_else(Vec::new, |deal| consequences(deal.clone(), context))),
+        // Most of the time nothing follows: then no copy is made.
+        Input::Tick => Ok(deal
+            .filter(|deal| consequence(deal, context).is_some())
+            .map_or_else(Vec::new, |deal| consequences(deal.clone(), context))),
         Input::Chain(report) => {
             let Some(deal) = deal else { return Ok(Vec::new()) };
             Ok(chain(deal, report, context))

@@ -1,5 +1,7 @@
 //! One deal's records, one after the other, against everything that can be computed again.
 
+mod imported;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -10,7 +12,7 @@ use tribunal_core::{
     ChainReport, Context, Deal, DealEvent, EffectKind, Input, Phase, REORGANISED, decide, evolve, react,
 };
 use tribunal_events::{
-    Address, B256, ChainLink, Claim, DealId, Digest, EventKind, SignedEvent, Terms, Timestamp, VerdictVote,
+    Address, B256, ChainLink, Claim, DealId, Digest, EventKind, ParsedEvent, SignedEvent, Terms, Timestamp, VerdictVote,
 };
 
 use super::{
@@ -31,6 +33,8 @@ pub struct Surroundings<'a> {
     pub head: Option<Head>,
     /// Effects of the deal that are still to be done; nothing where that is not known.
     pub outbox: Option<&'a [OutboxEntry]>,
+    /// When the deal went on, if records follow that are left out: what follows by itself may be among them.
+    pub went_on_at: Option<Timestamp>,
 }
 
 /// A vote as recorded.
@@ -78,6 +82,8 @@ pub struct Examined {
     pub signatures: u64,
     /// Position and time of the last record.
     pub last: Option<(u64, Timestamp)>,
+    /// The deal's chain after it.
+    pub link: ChainLink,
     /// The result, where one was submitted.
     pub claim: Option<Arc<Claim>>,
     /// Claims of replicators.
@@ -92,6 +98,8 @@ pub struct Examined {
     pub pending: Vec<EffectKind>,
     /// Whether time decided anything.
     pub by_time: bool,
+    /// Where a deal of another marketplace stands, in its own word; nothing for deals made here.
+    pub imported: Option<&'static str>,
     /// What does not fit, and what is worth knowing.
     pub findings: Findings,
 }
@@ -122,15 +130,41 @@ struct Asked {
     undone: bool,
 }
 
+/// What a record says.
+enum Said {
+    /// By the account that signed it.
+    Signed(SignedEvent),
+    /// By the engine, and its signature does not hold.
+    ByNobody(EventKind),
+}
+
+impl Said {
+    const fn kind(&self) -> &EventKind {
+        match self {
+            Self::Signed(signed) => signed.kind(),
+            Self::ByNobody(kind) => kind,
+        }
+    }
+
+    const fn signed(&self) -> Option<&SignedEvent> {
+        match self {
+            Self::Signed(signed) => Some(signed),
+            Self::ByNobody(_) => None,
+        }
+    }
+}
+
 /// Takes the records of one deal in order.
 pub struct Examiner {
     examined: Examined,
-    link: ChainLink,
     /// Engine events that must come next, at this time: what the rules gave with the one before.
     owed: VecDeque<EventKind>,
     owed_at: Timestamp,
     effects: BTreeMap<Digest, Asked>,
     snapshot: Option<(u64, Vec<u8>)>,
+    /// Whether ids and links were computed from the bytes already.
+    read_by_store: bool,
+    imported: Option<imported::Observations>,
 }
 
 impl Examiner {
@@ -147,6 +181,7 @@ impl Examiner {
                 records: 0,
                 signatures: 0,
                 last: None,
+                link: ChainLink::GENESIS,
                 claim: None,
                 replicas: BTreeMap::new(),
                 votes: Vec::new(),
@@ -154,20 +189,35 @@ impl Examiner {
                 engine_events: 0,
                 pending: Vec::new(),
                 by_time: false,
+                imported: None,
                 findings,
             },
-            link: ChainLink::GENESIS,
             owed: VecDeque::new(),
             owed_at: Timestamp::from_us(0),
             effects: BTreeMap::new(),
             snapshot: None,
+            read_by_store: false,
+            imported: None,
         }
+    }
+
+    /// Likewise, for records that a store read: it computed each one's id and link from the bytes before it gave it out, and
+    /// gives out none that says otherwise.
+    pub const fn of_store(deal_id: DealId) -> Self {
+        let mut this = Self::new(deal_id);
+        this.read_by_store = true;
+        this
     }
 
     /// The deal so far, where everything in it fits.
     pub fn sound(&self) -> Option<&Deal> {
         let sound = self.examined.replayed && self.examined.findings.discrepancy_count == 0;
         self.examined.deal.as_ref().filter(|_| sound)
+    }
+
+    /// What there is so far.
+    pub const fn so_far(&self) -> &Examined {
+        &self.examined
     }
 
     /// Where to add what is found outside the records.
@@ -199,11 +249,11 @@ impl Examiner {
         self.frame(record);
         self.examined.records += 1;
         self.examined.last = Some((record.position, record.recorded_at));
-        self.link = record.link;
-        if let Some((kind, signed)) = self.open(record)
+        self.examined.link = record.link;
+        if let Some(said) = self.open(record)
             && self.examined.replayed
         {
-            self.transit(record, kind, signed.as_ref());
+            self.transit(record, said.kind(), said.signed());
         }
         if self.snapshot.as_ref().is_some_and(|(version, _)| *version == self.examined.records)
             && let Some((_, bytes)) = self.snapshot.take()
@@ -214,7 +264,7 @@ impl Examiner {
 
     /// What is around the event: place, ids, chain.
     fn frame(&mut self, record: &Record) {
-        let Examined { deal_id, records, last, findings, .. } = &mut self.examined;
+        let Examined { deal_id, records, last, link: chain, findings, .. } = &mut self.examined;
         let mut check = |code, expected: &dyn std::fmt::Display, found: &dyn std::fmt::Display, holds: bool| {
             if !holds {
                 findings.record(record, code, expected, found);
@@ -225,15 +275,17 @@ impl Examiner {
         let (position, at) = last.unwrap_or_default();
         check("position", &format!("beyond {position}"), &record.position, record.position > position);
         check("time", &format!("not before {at}"), &record.recorded_at, record.recorded_at >= at);
-        let event_id = record.envelope.event_id();
-        check("event-id", &event_id, &record.event_id, record.event_id == event_id);
-        check("previous-link", &self.link, &record.previous, record.previous == self.link);
-        let link = record.previous.extend(&record_bytes(record));
-        check("link", &link, &record.link, record.link == link);
+        check("previous-link", chain, &record.previous, record.previous == *chain);
+        if !self.read_by_store {
+            let event_id = record.envelope.event_id();
+            check("event-id", &event_id, &record.event_id, record.event_id == event_id);
+            let link = record.previous.extend(&record_bytes(record));
+            check("link", &link, &record.link, record.link == link);
+        }
     }
 
     /// What the event says and who signed it; the signed event only where the signature holds.
-    fn open(&mut self, record: &Record) -> Option<(EventKind, Option<SignedEvent>)> {
+    fn open(&mut self, record: &Record) -> Option<Said> {
         let parsed = match record.envelope.clone().parse() {
             Ok(parsed) => parsed,
             Err(error) => {
@@ -246,6 +298,10 @@ impl Examiner {
         if parsed.deal_id() != self.examined.deal_id {
             findings.record(record, "deal-id", self.examined.deal_id, parsed.deal_id());
             self.lose();
+            return None;
+        }
+        if self.imported.is_some() || self.examined.terms.is_none() && parsed.kind_name() == "foreign_observed" {
+            self.observe_foreign(record, parsed);
             return None;
         }
         if self.examined.terms.is_none() {
@@ -263,18 +319,18 @@ impl Examiner {
             self.lose();
             return None;
         };
-        let kind = parsed.clone().into_kind();
         let findings = &mut self.examined.findings;
         let signed = match parsed.authenticate(&terms.domain()) {
             Ok(signed) => signed,
             Err(error) => {
                 findings.record(record, "signature", "one by the sender that the event names", &error);
-                if kind.is_engine() {
-                    // What it says can be compared with the rules whoever says it.
-                    return Some((kind, None));
+                let kind = record.envelope.clone().parse().ok().map(ParsedEvent::into_kind);
+                // What the engine says can be compared with the rules whoever says it.
+                let said = kind.filter(EventKind::is_engine).map(Said::ByNobody);
+                if said.is_none() {
+                    self.lose();
                 }
-                self.lose();
-                return None;
+                return said;
             }
         };
         self.examined.signatures += 1;
@@ -282,20 +338,20 @@ impl Examiner {
             let (expected, found) = (format!("{:#x}", signed.signer()), format!("{:#x}", record.signer));
             findings.record(record, "signer", expected, found);
         }
-        if kind.is_engine() && signed.signer() != terms.operator {
+        if signed.kind().is_engine() && signed.signer() != terms.operator {
             let (expected, found) = (format!("{:#x}", terms.operator), format!("{:#x}", signed.signer()));
             findings.record(record, "operator", expected, found);
         }
-        Some((kind, Some(signed)))
+        Some(Said::Signed(signed))
     }
 
     /// Whether the event may stand here, by the rules.
-    fn transit(&mut self, record: &Record, kind: EventKind, signed: Option<&SignedEvent>) {
+    fn transit(&mut self, record: &Record, kind: &EventKind, signed: Option<&SignedEvent>) {
         if kind.is_engine() {
             self.examined.engine_events += 1;
         }
         if let Some(terms) = &self.examined.terms
-            && let Some((code, expected, found)) = countersignature(&kind, terms)
+            && let Some((code, expected, found)) = countersignature(kind, terms)
         {
             self.examined.findings.record(record, code, expected, found);
         }
@@ -334,7 +390,7 @@ impl Examiner {
             self.examined.findings.record(record, "deadline-missed", expected, kind.name());
             return self.lose();
         }
-        let decided = match (&kind, signed) {
+        let decided = match (kind, signed) {
             (EventKind::ChainObserved { step, effect_id, transaction, block, failure, block_time_s }, _) => {
                 self.observe(record, step, effect_id, failure.as_deref() == Some(REORGANISED));
                 let report = ChainReport {
@@ -365,7 +421,7 @@ impl Examiner {
                 // The first is the event itself.
                 self.owed = recorded(events.into_iter().skip(1).collect());
                 self.owed_at = record.recorded_at;
-                self.fold(record, &kind);
+                self.fold(record, kind);
             }
             Err(rejection) => {
                 let found = format!("{}, refused as `{}`: {rejection}", kind.name(), rejection.code());
@@ -376,18 +432,18 @@ impl Examiner {
     }
 
     /// The event that the rules give next, and the one that stands there.
-    fn follow(&mut self, record: &Record, expected: &EventKind, found: EventKind) {
+    fn follow(&mut self, record: &Record, expected: &EventKind, found: &EventKind) {
         if expected.name() != found.name() {
             self.examined.findings.record(record, "event-missing", describe(expected), found.name());
             return self.lose();
         }
-        let differences = differences(expected, &found);
+        let differences = differences(expected, found);
         let differs = !differences.is_empty();
         for (code, expected, found) in differences {
             self.examined.findings.record(record, code, expected, found);
         }
         // Replay goes on as the rules say, so that one wrong field is one discrepancy.
-        self.fold(record, if differs { expected } else { &found });
+        self.fold(record, if differs { expected } else { found });
     }
 
     /// An observed step must have been asked for, once; only what was observed can be undone.
@@ -521,13 +577,20 @@ impl Examiner {
             let found = format!("one of version {version}, the deal has {}", self.examined.records);
             self.examined.findings.whole("snapshot", "a snapshot of a version that there is", found);
         }
+        if self.imported.is_some() {
+            return self.finish_foreign(surroundings);
+        }
         let (Some(deal), true) = (&self.examined.deal, self.examined.replayed) else { return };
+        let reached = self.examined.last.map_or_else(Timestamp::default, |(_, at)| at);
+        let now = surroundings.now.unwrap_or(reached).max(reached);
+        // The cut may be between an event and what was recorded with it.
+        if surroundings.went_on_at.is_some_and(|at| at <= now) {
+            return;
+        }
         if let Some(missing) = self.owed.front() {
             self.examined.findings.at(None, at, "event-missing", describe(missing), "the end of the deal's records");
             return;
         }
-        let reached = self.examined.last.map_or_else(Timestamp::default, |(_, at)| at);
-        let now = surroundings.now.unwrap_or(reached).max(reached);
         let domains = [deal.terms().domain()];
         let context = Context { now, operator: deal.terms().operator, domains: &domains };
         if let Some(missed) = recorded(decide(Some(deal), &Input::Tick, &context).unwrap_or_default()).front() {
@@ -538,13 +601,12 @@ impl Examiner {
     }
 
     fn check_head(&mut self, head: &Head) {
-        let Examined { records, last, findings, deal, replayed, .. } = &mut self.examined;
+        let Examined { records, last, link, findings, deal, replayed, .. } = &mut self.examined;
         let position = last.map_or(0, |(position, _)| position);
         let say = |version: u64, position: u64, link: &ChainLink| {
             format!("version {version}, position {position}, link {link}")
         };
-        let (expected, found) =
-            (say(*records, position, &self.link), say(head.version, head.last_position, &head.link));
+        let (expected, found) = (say(*records, position, link), say(head.version, head.last_position, &head.link));
         if expected != found {
             findings.whole("head", expected, found);
         }

@@ -1,8 +1,12 @@
 //! What an audit writes down.
 
-use std::fmt::Display;
+use std::{
+    collections::BTreeSet,
+    fmt::Display,
+    sync::{Mutex, PoisonError},
+};
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 use tribunal_events::DealId;
 
 use super::located;
@@ -13,8 +17,11 @@ pub const FINDINGS_MAX: usize = 10_000;
 /// Characters of an expected or found value at most.
 const VALUE_CHARS_MAX: usize = 2_000;
 
+/// A word of this program's own: a code, an outcome, a role.
+pub type Word = &'static str;
+
 /// Something that does not fit.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Discrepancy {
     /// The deal, if it is about one.
     pub deal_id: Option<DealId>,
@@ -23,7 +30,8 @@ pub struct Discrepancy {
     /// Version of the record in its deal.
     pub version: Option<u64>,
     /// Stable code, see the module.
-    pub code: &'static str,
+    #[serde(deserialize_with = "word")]
+    pub code: Word,
     /// What should be there.
     pub expected: String,
     /// What is there.
@@ -31,14 +39,15 @@ pub struct Discrepancy {
 }
 
 /// Something that an auditor should know and that is no discrepancy.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Note {
     /// The deal.
     pub deal_id: Option<DealId>,
     /// Log position of the record, if it is about one.
     pub position: Option<u64>,
     /// Stable code.
-    pub code: &'static str,
+    #[serde(deserialize_with = "word")]
+    pub code: Word,
     /// One sentence.
     pub text: String,
 }
@@ -110,6 +119,15 @@ impl Findings {
         }
     }
 
+    /// Takes in others.
+    pub(super) fn extend(&mut self, others: Self) {
+        self.discrepancy_count += others.discrepancy_count;
+        let room = FINDINGS_MAX.saturating_sub(self.discrepancies.len());
+        self.discrepancies.extend(others.discrepancies.into_iter().take(room));
+        let room = FINDINGS_MAX.saturating_sub(self.notes.len());
+        self.notes.extend(others.notes.into_iter().take(room));
+    }
+
     fn push(
         &mut self,
         deal_id: Option<DealId>,
@@ -133,4 +151,24 @@ fn short(value: &dyn Display) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }
+}
+
+/// A word of this program's own, such as a code or an outcome, read back from what it saved.
+pub(crate) fn word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static str, D::Error> {
+    known(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+/// There are few of them, so each is kept for good once it was met.
+pub(super) fn known(text: String) -> Result<&'static str, String> {
+    static WORDS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    if text.len() > 64 || !text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') {
+        return Err(format!("no code of this program: {text:.80}"));
+    }
+    let mut words = WORDS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(word) = words.get(text.as_str()) {
+        return Ok(word);
+    }
+    let word: &'static str = Box::leak(text.into_boxed_str());
+    words.insert(word);
+    Ok(word)
 }

@@ -8,9 +8,9 @@ use tribunal_verifiers::{ArtifactSource, Reference, Request, Service, Verdict};
 use super::examiner::Examined;
 
 /// Codes of `inconclusive` that follow from the votes alone, so that everybody finds the same.
-const SHARED_CODES: [&str; 2] = ["tie", "no-quorum"];
+pub(super) const SHARED_CODES: [&str; 2] = ["tie", "no-quorum"];
 /// The reason code of votes that rest on what a party did not serve.
-const WITHHELD: &str = "withheld";
+pub(super) const WITHHELD: &str = "withheld";
 
 /// What came of running the verification of a result again.
 #[derive(Clone, Debug)]
@@ -43,26 +43,38 @@ pub fn named_artifacts<'a>(
     named
 }
 
-/// Verifies the result of a deal again; nothing where it has none. What does not fit goes into the deal's findings.
-pub fn reverify(examined: &mut Examined, service: &Service, source: &dyn ArtifactSource) -> Option<Reverified> {
-    let (terms, claim) = (examined.terms.clone()?, examined.claim.clone()?);
-    let replicas: Vec<_> = examined.replicas.iter().map(|(who, claim)| (*who, Arc::clone(claim))).collect();
-    let request = Request::for_deal(&terms, &claim, &replicas);
+/// Why there is no verdict.
+pub(super) struct Unchecked {
+    /// Artifacts that no source had.
+    pub(super) unavailable: Vec<ContentAddress>,
+    /// One clause.
+    pub(super) why: String,
+}
+
+/// Verifies with artifacts of a source alone; whatever is missing is named before anything runs.
+pub(super) fn verdict(request: &Request, service: &Service, source: &dyn ArtifactSource) -> Result<Verdict, Unchecked> {
     let needs = request.needs();
     let decisive = needs.outputs_decide.then(|| needs.outputs.iter().chain(&needs.votes));
     let missing = |address: &&ContentAddress| !matches!(source.fetch(&Reference::Address(**address)), Ok(Some(_)));
     let unavailable: Vec<_> =
         needs.inputs.iter().chain(decisive.into_iter().flatten()).filter(missing).copied().collect();
-    let findings = &mut examined.findings;
     if !unavailable.is_empty() {
         let list = unavailable.iter().map(ContentAddress::to_string).collect::<Vec<_>>().join(", ");
-        findings.note(None, "not-checkable", format!("the result was not verified again: nobody serves {list}"));
-        return Some(Reverified { verdict: None, unavailable, confirmed: 0 });
+        return Err(Unchecked { unavailable, why: format!("nobody serves {list}") });
     }
-    let verdict = match service.verify_from(&request, source) {
+    service.verify_from(request, source).map_err(|bad| Unchecked { unavailable, why: bad.to_string() })
+}
+
+/// Verifies the result of a deal again; nothing where it has none. What does not fit goes into the deal's findings.
+pub fn reverify(examined: &mut Examined, service: &Service, source: &dyn ArtifactSource) -> Option<Reverified> {
+    let (terms, claim) = (examined.terms.clone()?, examined.claim.clone()?);
+    let replicas: Vec<_> = examined.replicas.iter().map(|(who, claim)| (*who, Arc::clone(claim))).collect();
+    let request = Request::for_deal(&terms, &claim, &replicas);
+    let findings = &mut examined.findings;
+    let verdict = match verdict(&request, service, source) {
         Ok(verdict) => verdict,
-        Err(bad) => {
-            findings.note(None, "not-checkable", format!("the result was not verified again: {bad}"));
+        Err(Unchecked { unavailable, why }) => {
+            findings.note(None, "not-checkable", format!("the result was not verified again: {why}"));
             return Some(Reverified { verdict: None, unavailable, confirmed: 0 });
         }
     };
@@ -70,10 +82,10 @@ pub fn reverify(examined: &mut Examined, service: &Service, source: &dyn Artifac
     if verdict.verdict == VerdictKind::Inconclusive && !SHARED_CODES.contains(&code) {
         let text = format!("verification was inconclusive here ({code}): {}", verdict.reason.detail);
         findings.note(None, "not-checkable", text);
-        return Some(Reverified { verdict: None, unavailable, confirmed: 0 });
+        return Some(Reverified { verdict: None, unavailable: Vec::new(), confirmed: 0 });
     }
     let confirmed = compare(examined, &verdict);
-    Some(Reverified { verdict: Some(verdict), unavailable, confirmed })
+    Some(Reverified { verdict: Some(verdict), unavailable: Vec::new(), confirmed })
 }
 
 /// Compares votes with our own verdict; gives how many say the same.

@@ -36,6 +36,12 @@ pub enum ExportFault {
         /// What is wrong.
         problem: String,
     },
+    /// A deal of another marketplace.
+    #[error(
+        "deal {0} was imported from another marketplace: the chain's own logs are its evidence, and no bundle is made of them; \
+         `tribunal deals show {0}` and `tribunal audit {0}` tell its history"
+    )]
+    Imported(DealId),
     /// More than a bundle holds.
     #[error("the bundle would have {found} {what}, more than {most}; --no-artifacts leaves artifacts out")]
     TooLarge {
@@ -87,6 +93,7 @@ pub fn export_with(
                 }
                 match kind {
                     EventKind::Proposed { terms: proposed, .. } if ends.is_none() => terms = Some(proposed),
+                    EventKind::ForeignObserved(_) if ends.is_none() => return Err(ExportFault::Imported(*deal_id)),
                     EventKind::ResultSubmitted { claim, .. } | EventKind::ReplicaSubmitted { claim } => {
                         claims.push(claim)
                     }

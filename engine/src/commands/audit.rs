@@ -17,8 +17,12 @@ use tribunal_verifiers::{OperatorLimits, Service};
 
 use crate::{
     artifacts,
-    audit::{AuditOptions, AuditReport, ChainOptions, Held, Scope, audit, audit_anchors, audit_chain},
+    audit::{
+        Against, AgainstReport, AuditFault, AuditOptions, AuditReport, ChainOptions, Held, PageOptions, Policy,
+        ProgressFault, Resume, Scope, audit, audit_anchors, audit_chain, page, write_whole,
+    },
     config::{self, Config},
+    engine::now,
     failure::{Failure, with_causes},
     keystore,
     log::certificates,
@@ -31,11 +35,13 @@ const EXIT_DISCREPANCY: u8 = 1;
 const ANCHORS_MAX: u64 = 10_000;
 /// An id that the store does not know.
 const EXIT_UNKNOWN: u8 = 2;
+/// How often the progress of an audit is written to its file.
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
 /// Replays past deals and finds what does not fit.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Exit codes: 0 clean, 1 something does not fit, 2 a deal that is not there, 69 no store, or a node that does not answer.\n\nExample:\n  tribunal audit --all\n  tribunal audit --reverify --store tribunal-data --artifacts fixtures\n  tribunal audit --all --chain"
+    after_help = "Another policy's verdicts are no discrepancies: --against changes no exit code.\n\nExit codes: 0 clean, 1 something does not fit, 2 a deal or position that is not there, 64 usage, 69 no store, or a node that does not answer, 78 a policy that cannot be read.\n\nExample:\n  tribunal audit --all\n  tribunal audit --reverify --store tribunal-data --artifacts fixtures\n  tribunal audit --all --at 1000 --html report.html\n  tribunal audit --all --against policy.toml --artifacts fixtures\n  tribunal audit --all --resume audit.progress\n  tribunal audit --all --chain"
 )]
 pub struct Args {
     /// Deals to audit; default: all.
@@ -53,9 +59,22 @@ pub struct Args {
     /// Run the verifiers again, and compare with every vote.
     #[arg(long)]
     reverify: bool,
-    /// Where modules and data are; may be given more than once. Default: verifiers.artifacts of the configuration.
-    #[arg(long, value_name = "DIR", requires = "reverify")]
+    /// For --reverify and --against: where modules and data are; may be given more than once. Default: verifiers.artifacts
+    /// of the configuration.
+    #[arg(long, value_name = "DIR")]
     artifacts: Vec<PathBuf>,
+    /// The world as it was when the log ended at this position.
+    #[arg(long, value_name = "POSITION", conflicts_with = "chain")]
+    at: Option<u64>,
+    /// Say which verdicts and payments would differ under another policy.
+    #[arg(long, value_name = "POLICY.toml")]
+    against: Option<PathBuf>,
+    /// Write a report for people to this file: it needs nothing else, on a screen or on paper.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Keep the progress in this file, and go on from what is there.
+    #[arg(long, value_name = "FILE", conflicts_with = "ids")]
+    resume: Option<PathBuf>,
     /// Compare with the chain, too: transactions, cases, and what the escrow holds; default: chain.rpc_url of the
     /// configuration.
     #[arg(long, value_name = "RPC_URL", num_args = 0..=1, default_missing_value = "")]
@@ -80,6 +99,13 @@ pub async fn run(mut args: Args, json: bool) -> Result<ExitCode, Failure> {
         args.ids.push(id);
         args.chain = Some(String::new());
     }
+    if !args.artifacts.is_empty() && !args.reverify && args.against.is_none() {
+        return Err(Failure::usage("--artifacts are for --reverify and --against"));
+    }
+    if args.resume.is_some() && !args.ids.is_empty() {
+        return Err(Failure::usage("--resume is for an audit of all deals"));
+    }
+    let policy = args.against.as_deref().map(read_policy).transpose()?;
     // First: a node that is not there is known at once.
     let url =
         args.chain.clone().filter(|url| !url.is_empty()).or_else(|| config.chain.rpc_url.clone()).unwrap_or_default();
@@ -88,15 +114,25 @@ pub async fn run(mut args: Args, json: bool) -> Result<ExitCode, Failure> {
         None => None,
     };
     let (scope, escrow) = (scope(&args), config.chain.contracts.escrow);
+    let html = args.html.clone();
+    let about = about(&args, &config, &path);
     let known = config.clone();
-    let work = tokio::task::spawn_blocking(move || audited(&args, &known, &path).map(|report| (report, path)));
+    let work = tokio::task::spawn_blocking(move || {
+        audited(&args, &known, &path, policy.as_ref()).map(|report| (report, path))
+    });
     let (mut report, path) = work.await.map_err(|error| Failure::unavailable(error.to_string()))??;
     let mut fault = None;
     if let Some(witness) = witness {
+        report.options.chain = true;
         fault = against_chain(&path, &scope, &witness, escrow, &mut report).await.err();
         if let (None, Some(contract)) = (&fault, config.chain.contracts.checkpoints) {
             fault = against_anchors(&path, &config, &url, contract, &mut report).await.err();
         }
+    }
+    if let Some(file) = html {
+        report = tokio::task::spawn_blocking(move || write_page(&path, report, &about, &file))
+            .await
+            .map_err(|error| Failure::unavailable(error.to_string()))??;
     }
     if json {
         let mut answer = serde_json::to_value(&report).map_err(Failure::unavailable)?;
@@ -213,22 +249,62 @@ impl Progress {
     }
 }
 
-fn audited(args: &Args, config: &Config, path: &Path) -> Result<AuditReport, Failure> {
+fn audited(args: &Args, config: &Config, path: &Path, policy: Option<&Policy>) -> Result<AuditReport, Failure> {
     let store = open(path)?;
-    let folders = if args.artifacts.is_empty() { &config.verifiers.artifacts } else { &args.artifacts };
-    let source = args.reverify.then(|| artifacts::folders(folders)).transpose()?;
+    let source = artifacts::folders(if args.reverify || policy.is_some() { folders(args, config) } else { &[] })?;
     let service = Service::new(limits(config), Vec::new());
     let held = held(args)?;
+    let under = policy.map(|policy| (policy, Service::new(policy.limits(limits(config)), Vec::new())));
+    let resume = args.resume.clone().map(|path| Resume {
+        path,
+        every: PROGRESS_EVERY,
+        context: format!("artifacts {:?} limits {:?}", folders(args, config), limits(config)),
+    });
     let progress = Progress::new("auditing {bar:40} {pos}/{len} records {eta}");
     let tell = |done, total| progress.tell(done, total);
     let options = AuditOptions {
-        reverify: source.as_deref().map(|source| (&service, source)),
+        reverify: args.reverify.then_some((&service, &*source)),
         progress: Some(&tell),
+        at: args.at,
+        against: under.as_ref().map(|(policy, service)| Against { policy, service, source: &*source }),
+        resume: resume.as_ref(),
         held: &held,
     };
     let outcome = audit(&store, scope(args), options);
     progress.end();
-    outcome.map_err(|fault| Failure::unavailable(format!("{}: {fault}", path.display())))
+    outcome.map_err(|fault| match fault {
+        AuditFault::BeyondEnd { .. } => Failure::new(EXIT_UNKNOWN, fault),
+        AuditFault::Progress(fault @ ProgressFault::Io { .. }) => Failure::unavailable(fault),
+        AuditFault::Progress(fault) => Failure::usage(fault),
+        AuditFault::Store(fault) => Failure::unavailable(format!("{}: {fault}", path.display())),
+    })
+}
+
+fn folders<'a>(args: &'a Args, config: &'a Config) -> &'a [PathBuf] {
+    if args.artifacts.is_empty() { &config.verifiers.artifacts } else { &args.artifacts }
+}
+
+fn read_policy(path: &Path) -> Result<Policy, Failure> {
+    let failure = |problem: String| Failure::config(format!("{}: {problem}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| failure(error.to_string()))?;
+    Policy::parse(&text).map_err(|error| failure(error.to_string()))
+}
+
+/// What the page tells about how the audit was made.
+fn about(args: &Args, config: &Config, path: &Path) -> PageOptions {
+    PageOptions {
+        store: path.display().to_string(),
+        artifacts: folders(args, config).iter().map(|folder| folder.display().to_string()).collect(),
+        policy: args.against.as_ref().map(|policy| policy.display().to_string()),
+        made_at: now(),
+    }
+}
+
+fn write_page(path: &Path, report: AuditReport, about: &PageOptions, file: &Path) -> Result<AuditReport, Failure> {
+    let unavailable = |what: String| Failure::unavailable(format!("{}: {what}", file.display()));
+    let text = page(&open(path)?, &report, about).map_err(|fault| unavailable(fault.to_string()))?;
+    write_whole(file, text.as_bytes()).map_err(|error| unavailable(error.to_string()))?;
+    Ok(report)
 }
 
 /// The checkpoints that were brought along.
@@ -262,6 +338,9 @@ const fn limits(config: &Config) -> OperatorLimits {
 }
 
 fn print(report: &AuditReport) {
+    if let Some(at) = report.at {
+        println!("as of log position {at}, {}", report.log_end_at.as_deref().unwrap_or("before any time"));
+    }
     let outcomes = report.outcomes.iter().map(|(word, count)| format!("{count} {word}")).collect::<Vec<_>>().join(", ");
     println!("{} deals ({outcomes}), {} records, {} signatures", report.deals, report.records, report.signatures);
     if report.reverified > 0 {
@@ -289,6 +368,9 @@ fn print(report: &AuditReport) {
             );
         }
     }
+    if let Some(against) = &report.against {
+        print_against(against);
+    }
     for it in &report.discrepancies {
         println!("{}", place(it.deal_id, it.position, it.version));
         println!(
@@ -310,6 +392,28 @@ fn print(report: &AuditReport) {
         }
         1 => println!("1 discrepancy"),
         count => println!("{count} discrepancies"),
+    }
+}
+
+fn print_against(against: &AgainstReport) {
+    println!(
+        "{} deals compared with policy {}: {} would differ, {} cannot be compared, {} have no outcome yet",
+        against.deals, against.policy, against.changed_count, against.not_comparable_count, against.open
+    );
+    for it in &against.changed {
+        println!("under the policy: {}", place(Some(it.deal_id), it.position, None));
+        println!("  {} -> {}: {}", it.recorded.outcome, it.policy.outcome, it.why);
+        let recorded = it.recorded.payouts.iter();
+        for payout in &it.policy.payouts {
+            let was = recorded.clone().find(|was| (was.role, was.account) == (payout.role, payout.account));
+            let was = was.map_or("nothing", |was| &was.net);
+            if was != payout.net {
+                println!("  {} {:#x}: {was} -> {}", payout.role, payout.account, payout.net);
+            }
+        }
+    }
+    for it in &against.not_comparable {
+        println!("not comparable: {}: {}", place(Some(it.deal_id), None, None), it.why);
     }
 }
 

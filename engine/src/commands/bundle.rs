@@ -143,7 +143,7 @@ fn export(args: &ExportArgs, receipts: &BTreeMap<B256, Vec<u8>>, json: bool) -> 
     let bytes = bundle::export_with(&store, &args.id, source.as_deref(), receipts);
     bar.finish_and_clear();
     let bytes = bytes.map_err(|fault| match fault {
-        ExportFault::UnknownDeal(_) => Failure::new(EXIT_NO_FILE, fault),
+        ExportFault::UnknownDeal(_) | ExportFault::Imported(_) => Failure::new(EXIT_NO_FILE, fault),
         ExportFault::Store(crate::store::StoreFault::Damaged { .. }) | ExportFault::NoTerms { .. } => {
             Failure::new(EXIT_UNSOUND, fault)
         }

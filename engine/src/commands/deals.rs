@@ -11,6 +11,7 @@ use tribunal_events::DealId;
 use crate::{
     failure::Failure,
     http::read,
+    import::view::{Imported, imported},
     store::{Store, StoreFault},
     view::{self, DealSummary},
 };
@@ -111,12 +112,20 @@ fn row(deal: &DealSummary) -> [String; 7] {
     [
         short(&deal.deal_id.to_string()),
         outcome.to_owned(),
-        deal.reason_code.clone().filter(|code| !code.is_empty()).unwrap_or_else(|| "-".into()),
+        reason(deal),
         short(&format!("{:#x}", deal.client)),
         short(&format!("{:#x}", deal.provider)),
         deal.version.to_string(),
         moment(&deal.updated_at),
     ]
+}
+
+/// Why, or where it was imported from.
+fn reason(deal: &DealSummary) -> String {
+    match &deal.imported {
+        Some(origin) => format!("{} {}", origin.marketplace, origin.chain_id),
+        None => deal.reason_code.clone().filter(|code| !code.is_empty()).unwrap_or_else(|| "-".into()),
+    }
 }
 
 fn show(store: &Store, id: &str, at: Option<u64>, json: bool) -> Result<String, Failure> {
@@ -129,7 +138,10 @@ fn show(store: &Store, id: &str, at: Option<u64>, json: bool) -> Result<String, 
         let deal = read::deal(store, &deal_id, at).map_err(Failure::unavailable)?.ok_or_else(missing)?;
         return Ok(format!("{deal}\n"));
     }
-    let (deal, last) = view::deal_until(store, &deal_id, at).map_err(Failure::unavailable)?.ok_or_else(missing)?;
+    let Some((deal, last)) = view::deal_until(store, &deal_id, at).map_err(Failure::unavailable)? else {
+        let imported = imported(store, &deal_id, at).map_err(Failure::unavailable)?.ok_or_else(missing)?;
+        return Ok(show_imported(&imported));
+    };
     let summary = view::summary(&deal, last.position, last.recorded_at);
     let colour = std::io::stdout().is_terminal();
     let mut text = String::new();
@@ -166,6 +178,37 @@ fn show(store: &Store, id: &str, at: Option<u64>, json: bool) -> Result<String, 
         ));
     }
     Ok(text)
+}
+
+fn show_imported(imported: &Imported) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| text.push_str(&format!("{name:<12}{}\n", plain(value)));
+    let origin = &imported.origin;
+    line("deal", &imported.last.deal_id.to_string());
+    line("imported", &format!("{}, chain {}, storage {:#x}", origin.marketplace, origin.chain_id, origin.storage));
+    line("there", &origin.foreign_id);
+    line("state", imported.replay.state.word());
+    for (account, role, it) in imported.accounts() {
+        let (held, _) = it.in_escrow();
+        let out = it.returned.saturating_add(it.received);
+        let held = if held.is_zero() { String::new() } else { format!(", {held} still in escrow") };
+        line(role, &format!("{:>22}  {account:#x}  (locked {}, out {out}{held})", it.net(), it.locked));
+    }
+    if !imported.replay.ledger.slashed.is_zero() {
+        line("token owner", &format!("{:>22}", format!("+{}", imported.replay.ledger.slashed)));
+    }
+    for it in &imported.problems {
+        line(it.code, &format!("position {}: expected {}, found {}", it.position, it.expected, it.found));
+    }
+    text.push('\n');
+    for note in &imported.notes {
+        text.push_str(&format!("{}: {}\n", note.code, plain(&note.text)));
+    }
+    text.push('\n');
+    for entry in &imported.timeline {
+        text.push_str(&format!("{:>6}  {}\n", entry.position, plain(&entry.what)));
+    }
+    text
 }
 
 /// The deal with this id, or the only one whose id begins so.

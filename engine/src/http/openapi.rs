@@ -212,8 +212,11 @@ fn schemas() -> Value {
     let integer = || json!({ "type": "integer", "minimum": 0 });
     let list = |items: Value| json!({ "type": "array", "items": items });
     let summary = json!({
-        "deal_id": hex(32), "state": { "enum": ["negotiating", "agreed", "result-submitted", "disputed", "decided", "settled"] },
-        "outcome": { "enum": ["open", "accepted", "valid", "invalid", "inconclusive", "agree-timeout", "submit-timeout", "judge-timeout", "mediate-timeout", "withdrawn"] },
+        "deal_id": hex(32), "state": { "enum": ["negotiating", "agreed", "result-submitted", "disputed", "decided", "settled", "imported"] },
+        "outcome": { "type": "string", "description": "open, accepted, valid, invalid, inconclusive, agree-timeout, submit-timeout, judge-timeout, mediate-timeout or withdrawn; of an imported deal its state in the marketplace, such as MediationRejected" },
+        "imported": { "type": "object", "description": "where an imported deal comes from", "properties": {
+            "marketplace": text(), "chain_id": integer(), "storage": hex(20), "foreign_id": text()
+        } },
         "reason_code": { "type": ["string", "null"] }, "client": hex(20), "provider": hex(20), "version": integer(),
         "last_position": integer(), "updated_at": { "type": "string", "format": "date-time" },
         "next_deadline": { "type": ["object", "null"], "properties": { "kind": text(), "at": text() } },

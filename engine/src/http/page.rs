@@ -19,12 +19,13 @@ use tribunal_events::{Address, Amount, DealId, EventKind, Method, Outcome, Proto
 
 use super::{AtQuery, DealsQuery, HttpState, Problem, read};
 use crate::{
+    import::view::imported,
     replay::ReplayFault,
     store::Store,
     view::{self, DealSummary, PayoutView, TimelineEntry},
 };
 
-const STYLE: &str = include_str!("page.css");
+pub(crate) const STYLE: &str = include_str!("page.css");
 
 /// Looks again when something is recorded, unless somebody is reading further down.
 const SCRIPT: &str = "(()=>{let t;const s=new EventSource('/api/v1/events/stream'+(document.body.dataset.deal?'?deal='+document.body.dataset.deal:''));\
@@ -78,14 +79,14 @@ pub(super) async fn deal(
     let page = async {
         let (Path(id), Query(query)) = (id?, query?);
         let id = super::deal_id(&id)?;
-        let found = state.read(move |store| gather(store, &id, query.at)).await?;
-        found.ok_or_else(|| super::no_deal(&id, query.at)).map(|page| (id, page, query.at))
+        if let Some(page) = state.read(move |store| gather(store, &id, query.at)).await? {
+            return Ok((id, one(&id, &page, query.at, state.0.store_hint.as_deref())));
+        }
+        let found = state.read(move |store| imported(store, &id, query.at)).await?;
+        found.ok_or_else(|| super::no_deal(&id, query.at)).map(|it| (id, super::imported::one(&id, &it, query.at)))
     };
     match page.await {
-        Ok((id, page, at)) => {
-            let title = format!("Deal {}", short(&id.to_string()));
-            respond(StatusCode::OK, &title, Some(&id), &one(&id, &page, at, state.0.store_hint.as_deref()))
-        }
+        Ok((id, page)) => respond(StatusCode::OK, &format!("Deal {}", short(&id.to_string())), Some(&id), &page),
         Err(problem) => sorry(&problem),
     }
 }
@@ -347,7 +348,7 @@ fn slashed(page: &DealPage, rows: &[PayoutView]) -> Vec<String> {
     sentence.into_iter().collect()
 }
 
-fn step(id: &DealId, entry: &TimelineEntry) -> Markup {
+pub(super) fn step(id: &DealId, entry: &TimelineEntry) -> Markup {
     let (role, address) = entry.by.split_once(' ').unwrap_or((&entry.by, ""));
     html! {
         li class=(role) {
@@ -413,25 +414,25 @@ fn money_moved(deal: &DealSummary) -> Markup {
 }
 
 /// An account, shortened, with a colour of its own.
-pub(super) fn account(address: Address) -> Markup {
+pub(crate) fn account(address: Address) -> Markup {
     let full = format!("{address:#x}");
     let hue = u32::from_be_bytes([address[0], address[1], address[2], address[3]]) % 360;
     html! { span.account title=(full) style={ "--hue:" (hue) } { (short(&full)) } }
 }
 
-pub(super) fn short(text: &str) -> String {
+pub(crate) fn short(text: &str) -> String {
     match text.char_indices().nth(10) {
         Some((cut, _)) if text.is_ascii() && text.len() > 18 => format!("{}…{}", &text[..cut], &text[text.len() - 6..]),
         _ => text.to_owned(),
     }
 }
 
-pub(super) fn when(rfc3339: &str) -> String {
+pub(crate) fn when(rfc3339: &str) -> String {
     rfc3339.get(..19).unwrap_or(rfc3339).replace('T', " ")
 }
 
 /// Digits in groups of three.
-pub(super) fn grouped(number: &str) -> String {
+pub(crate) fn grouped(number: &str) -> String {
     let (sign, digits) = match number.strip_prefix(['+', '-']) {
         Some(digits) => (if number.starts_with('-') { "−" } else { "+" }, digits),
         None => ("", number),
@@ -447,7 +448,7 @@ pub(super) fn grouped(number: &str) -> String {
 }
 
 /// A path as a shell takes it.
-fn quoted(path: &str) -> String {
+pub(crate) fn quoted(path: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%".contains(c);
     if path.chars().all(plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
 }

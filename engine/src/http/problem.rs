@@ -6,7 +6,7 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::{replay::ReplayFault, report::ReportFault, store::StoreFault};
+use crate::{audit::AuditFault, replay::ReplayFault, report::ReportFault, store::StoreFault};
 
 /// An RFC 9457 problem document.
 #[derive(Debug)]
@@ -84,6 +84,12 @@ impl IntoResponse for Problem {
 
 impl From<StoreFault> for Problem {
     fn from(fault: StoreFault) -> Self {
+        Self::internal(&fault)
+    }
+}
+
+impl From<AuditFault> for Problem {
+    fn from(fault: AuditFault) -> Self {
         Self::internal(&fault)
     }
 }

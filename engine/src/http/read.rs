@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tribunal_events::{DealId, EventKind, proto};
 
 use crate::{
+    import::view::imported,
     replay::ReplayFault,
     store::{Record, Store},
     view::{self, DealSummary},
@@ -44,9 +45,7 @@ pub fn deals(store: &Store, offset: usize, limit: usize, at: Option<u64>) -> Res
         heads.sort_unstable_by(|a, b| b.cmp(a));
         let mut page: Vec<DealSummary> = Vec::new();
         for (_, deal_id) in heads.iter().skip(offset).take(limit) {
-            if let Some((deal, last)) = view::deal_until(store, deal_id, at)? {
-                page.push(view::summary(&deal, last.position, last.recorded_at));
-            }
+            page.extend(view::summary_until(store, deal_id, at)?);
         }
         (heads.len(), page)
     };
@@ -106,7 +105,9 @@ pub fn votes(store: &Store, deal_id: &DealId, at: Option<u64>) -> Result<Vec<Vot
 /// # Errors
 /// Where the store cannot be read.
 pub fn deal(store: &Store, deal_id: &DealId, at: Option<u64>) -> Result<Option<Value>, ReplayFault> {
-    let Some((deal, last)) = view::deal_until(store, deal_id, at)? else { return Ok(None) };
+    let Some((deal, last)) = view::deal_until(store, deal_id, at)? else {
+        return Ok(imported(store, deal_id, at)?.map(|it| it.json()));
+    };
     let terms = deal.terms();
     let mut json = serde_json::to_value(view::summary(&deal, last.position, last.recorded_at))
         .expect("a summary has only text keys");

@@ -22,30 +22,16 @@ impl Store {
     /// # Errors
     /// [`StoreFault::Poisoned`]; all else is in the report.
     pub fn check(&self, mut progress: impl FnMut(u64)) -> Result<CheckReport, StoreFault> {
-        self.0.usable()?;
-        let mut report = CheckReport::default();
-        let mut heads: BTreeMap<DealId, Head> = BTreeMap::new();
+        self.check_with(|position, _| progress(position))
+    }
+
+    /// [`Store::check`], which shows every position on the way, with its record where that can be read.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_with(&self, seen: impl FnMut(u64, Option<&Record>)) -> Result<CheckReport, StoreFault> {
         let last = self.last_position();
-        // Until the first record that cannot be read.
-        let mut tree = Some(TreeCheck::new());
-        for position in 1..=last {
-            match self.check_position(position, &mut heads) {
-                Ok(record) => {
-                    report.records += 1;
-                    if let Some(tree) = &mut tree {
-                        report.damage.extend(tree.take(&self.0, &record, last).err());
-                    }
-                }
-                Err(fault) => {
-                    report.damage.push(fault);
-                    tree = None;
-                }
-            }
-            progress(position);
-        }
-        if let Some(tree) = tree {
-            report.damage.extend(tree.finish(&self.0).err());
-        }
+        let (mut report, mut heads) = self.check_records(last, seen)?;
         for deal in self.deals() {
             report.deals += 1;
             let checked = deal.and_then(|(deal_id, head)| match heads.remove(&deal_id) {
@@ -77,8 +63,61 @@ impl Store {
         Ok(report)
     }
 
-    fn check_position(&self, position: u64, heads: &mut BTreeMap<DealId, Head>) -> Result<Record, StoreFault> {
-        let record = self.0.record(position)?;
+    /// The part of [`Store::check`] that is about the log's first `last` records and the rows that point to them, for a
+    /// log that may have gone on since.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_until(&self, last: u64, seen: impl FnMut(u64, Option<&Record>)) -> Result<CheckReport, StoreFault> {
+        Ok(self.check_records(last, seen)?.0)
+    }
+
+    fn check_records(
+        &self,
+        last: u64,
+        mut seen: impl FnMut(u64, Option<&Record>),
+    ) -> Result<(CheckReport, BTreeMap<DealId, Head>), StoreFault> {
+        self.0.usable()?;
+        let (mut report, mut heads) = (CheckReport::default(), BTreeMap::new());
+        // Until the first record that cannot be read.
+        let mut tree = Some(TreeCheck::new());
+        let mut next = 1;
+        while next <= last {
+            // A log ends at the first fault; what follows is looked at all the same.
+            for record in self.log(next) {
+                let position = next;
+                if position > last {
+                    break;
+                }
+                next += 1;
+                let checked = match record {
+                    Ok(record) => {
+                        seen(position, Some(&record));
+                        if let Some(tree) = &mut tree {
+                            report.damage.extend(tree.take(&self.0, &record, self.last_position()).err());
+                        }
+                        self.check_record(&record, &mut heads)
+                    }
+                    Err(fault) => {
+                        seen(position, None);
+                        tree = None;
+                        Err(fault)
+                    }
+                };
+                match checked {
+                    Ok(()) => report.records += 1,
+                    Err(fault) => report.damage.push(fault),
+                }
+            }
+        }
+        if let Some(tree) = tree.filter(|_| last == self.last_position()) {
+            report.damage.extend(tree.finish(&self.0).err());
+        }
+        Ok((report, heads))
+    }
+
+    fn check_record(&self, record: &Record, heads: &mut BTreeMap<DealId, Head>) -> Result<(), StoreFault> {
+        let position = record.position;
         let before = heads.get(&record.deal_id).copied();
         let (version, link) = before.map_or((0, ChainLink::GENESIS), |head| (head.version, head.link));
         let head = Head { version: record.version, last_position: position, open: false, link: record.link };
@@ -93,7 +132,7 @@ impl Store {
             _ => return damaged("the stream index says otherwise".into()),
         }
         match self.0.position_of(&record.event_id)? {
-            Some(at) if at == position => Ok(record),
+            Some(at) if at == position => Ok(()),
             other => damaged(format!("the event id index says {other:?}")),
         }
     }

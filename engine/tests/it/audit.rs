@@ -32,7 +32,7 @@ pub struct Engine {
     /// Steps that the chain has not got to yet.
     pub hold: BTreeSet<String>,
     /// Whether what is said may be refused.
-    refuses: bool,
+    pub refuses: bool,
 }
 
 impl Engine {

@@ -107,6 +107,11 @@ impl DevChain {
         quantity(&self.ask("eth_getTransactionCount", json!([account, "latest"])).await)
     }
 
+    /// Its newest block's number.
+    pub async fn head(&self) -> u64 {
+        self.anvil.head().await
+    }
+
     pub async fn mine(&self, blocks: u64) {
         self.ask("anvil_mine", json!([format!("{blocks:#x}")])).await;
     }

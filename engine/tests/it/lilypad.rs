@@ -26,7 +26,7 @@ use tribunal_verifiers::{ArtifactSource, Cid, Folder, FolderSource, OperatorLimi
 use crate::dev_chain::{DEPLOYER, DevChain};
 
 #[allow(clippy::too_many_arguments, missing_docs)]
-mod abi {
+pub mod abi {
     pub mod token {
         alloy_sol_types::sol!(Token, "../contracts/artifacts/MarketLilypadToken.json");
     }
@@ -49,20 +49,21 @@ mod abi {
 const START: i64 = 1_000;
 
 /// A node and what the operator keeps: artifacts, documents, modules, journals.
-struct World {
-    node: DevChain,
+pub struct World {
+    pub node: DevChain,
     folder: TempDir,
 }
 
 /// One marketplace's contracts.
-struct Site {
+pub struct Site {
     name: &'static str,
     token: Address,
-    storage: Address,
-    mediation: Address,
-    controller: Address,
-    client: Address,
-    provider: Address,
+    pub storage: Address,
+    pub payments: Address,
+    pub mediation: Address,
+    pub controller: Address,
+    pub client: Address,
+    pub provider: Address,
     mediator: &'static str,
 }
 
@@ -130,7 +131,7 @@ fn tokens(whole: i64) -> U256 {
 }
 
 impl World {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let this = Self { node: DevChain::start(), folder: tempfile::tempdir().unwrap() };
         for folder in ["artifacts", "deals", "modules"] {
             std::fs::create_dir(this.path(folder)).unwrap();
@@ -162,7 +163,7 @@ impl World {
     }
 
     /// A marketplace of its own with this mediator and parties of their own.
-    async fn site(&self, name: &'static str, mediator: &'static str) -> Site {
+    pub async fn site(&self, name: &'static str, mediator: &'static str) -> Site {
         let (client, provider) = (Address::from_word(keccak256(format!("{name} client"))), keccak256(name));
         let provider = Address::from_word(provider);
         for account in [client, provider, keys::address(mediator)] {
@@ -193,7 +194,7 @@ impl World {
         for to in [client, provider] {
             node.send(DEPLOYER, token, abi::Token::transferCall { to, value: tokens(START) }).await;
         }
-        Site { name, token, storage, mediation, controller, client, provider, mediator }
+        Site { name, token, storage, payments, mediation, controller, client, provider, mediator }
     }
 
     async fn market(&self, site: &Site) -> Running {
@@ -252,7 +253,7 @@ impl World {
         id
     }
 
-    async fn agree(&self, site: &Site, mediator: Address, nonce: u64) -> Cid {
+    pub async fn agree(&self, site: &Site, mediator: Address, nonce: u64) -> Cid {
         let deal = self.document(site, mediator, nonce);
         let timeout = |seconds: u64, collateral| calls::DealTimeout {
             timeout: U256::from(seconds),
@@ -285,7 +286,7 @@ impl World {
         deal
     }
 
-    async fn submit(&self, site: &Site, deal: Cid, data: &str, count: u64) {
+    pub async fn submit(&self, site: &Site, deal: Cid, data: &str, count: u64) {
         let (deal, instruction_count) = (deal.to_string(), U256::from(count));
         let call = calls::addResultCall {
             dealId: deal.clone(),
@@ -309,7 +310,7 @@ impl World {
     }
 
     /// What client, provider, mediator and the token's owner gained since the beginning, in tokens.
-    async fn gained(&self, site: &Site) -> [i64; 4] {
+    pub async fn gained(&self, site: &Site) -> [i64; 4] {
         let mut gained = [0; 4];
         let accounts = [site.client, site.provider, keys::address(site.mediator), DEPLOYER];
         for ((account, before), gain) in accounts.into_iter().zip([START, START, 0, 8 * START]).zip(&mut gained) {
@@ -324,12 +325,12 @@ impl World {
         self.node.nonce(keys::address(site.mediator)).await
     }
 
-    async fn timeout(&self, site: &Site, deal: Cid) -> Result<(), Value> {
+    pub async fn timeout(&self, site: &Site, deal: Cid) -> Result<(), Value> {
         let call = calls::timeoutMediateResultCall { dealId: deal.to_string() };
         self.node.try_send(site.provider, site.controller, call).await.map(|_| ())
     }
 
-    async fn wait(&self, seconds: u64) {
+    pub async fn wait(&self, seconds: u64) {
         self.node.ask("evm_increaseTime", json!([seconds])).await;
         self.node.mine(1).await;
     }

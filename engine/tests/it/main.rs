@@ -2,6 +2,7 @@
 
 mod anvil;
 mod audit;
+mod audit_options;
 mod bundle;
 mod bus;
 mod chain;
@@ -13,6 +14,7 @@ mod earnings;
 mod equivocation;
 mod follow;
 mod http;
+mod import;
 mod lilypad;
 mod log;
 mod markets;

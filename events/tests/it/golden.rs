@@ -2,11 +2,12 @@
 
 use expect_test::{Expect, expect};
 use tribunal_events::{
-    B256, ChainLink, Claim, Digest, Domain, EventId, MoveAction, Party, Receipt, ReceiptStatus, VerdictKind,
+    B256, ChainLink, Claim, Digest, Domain, Envelope, EventId, ForeignCall, ForeignSaid, MoveAction, Party, Receipt,
+    ReceiptStatus, VerdictKind,
 };
 use tribunal_fixtures::{Script, keys};
 
-use crate::{claim, script, terms};
+use crate::{claim, foreign, script, terms};
 
 fn check(actual: impl ToString, expected: Expect) {
     expected.assert_eq(&actual.to_string());
@@ -86,6 +87,28 @@ fn typed_data_has_these_digests() {
     );
     let report = tribunal_events::ReportStruct { requestDigest: word, verdictDigest: B256::repeat_byte(8) };
     check(domain.digest(&report), expect!["0x00c2974e810ada2bf0d5b0be293890cb030ab023fb876bda846a10fcac476ce9"]);
+}
+
+#[test]
+fn an_imported_observation_has_these_bytes_and_ids() {
+    let log = foreign(ForeignSaid::Log {
+        transaction: B256::repeat_byte(4),
+        index: 5,
+        topics: vec![B256::repeat_byte(6)],
+        data: vec![7; 3],
+    });
+    check(log.deal_id(), expect!["0xa0c67b0da8cc761d0bb1327e9bbf6fb155b540d1fe219cc0ccf9a9a90751ae73"]);
+    let signed = Envelope::sign(&log.event(), &Domain::default(), &keys::key("operator")).expect("32 bytes");
+    check(
+        hex::encode(signed.event()),
+        expect![
+            "08011220a0c67b0da8cc761d0bb1327e9bbf6fb155b540d1fe219cc0ccf9a9a90751ae731a14ddffb020544a38aad37fffe91af64c331cc8878fea02c1010a076c696c7970616410eedd191a1401010101010101010101010101010101010101012206516d4465616c2a140101010101010101010101010101010101010101320773746f726167653802422003030303030303030303030303030303030303030303030303030303030303034880e2cfaa06524b0a20040404040404040404040404040404040404040404040404040404040404040410051a2006060606060606060606060606060606060606060606060606060606060606062203070707"
+        ],
+    );
+    check(signed.event_id(), expect!["0x2553245bbc3e98e4b41c5eeacd3c241c0c628d749380ac9cc6e7cd1d88d7e206"]);
+    let answer = foreign(ForeignSaid::Answer { call: ForeignCall::GetDeal, data: vec![8; 3] });
+    let again = Envelope::sign(&answer.event(), &Domain::default(), &keys::key("operator")).expect("32 bytes");
+    check(again.event_id(), expect!["0x08dc30d217c8a2d438db3748b69cf74bb7b47b7d0e9cbc8daad657513bb8ccb9"]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod terms;
 mod time;
 mod tlog;
 
-use tribunal_events::proto;
+use tribunal_events::{Address, B256, Foreign, ForeignRole, ForeignSaid, Marketplace, proto};
 use tribunal_fixtures::{Script, TermsBuilder};
 
 /// Terms that depend on nothing but this file.
@@ -36,6 +36,22 @@ fn claim() -> proto::Claim {
         stdout: address(4),
         outputs: vec![proto::ClaimedFile { path: "/out/b".into(), artifact: address(5) }],
         ..Default::default()
+    }
+}
+
+/// What another marketplace's contract said.
+fn foreign(said: ForeignSaid) -> Foreign {
+    Foreign {
+        marketplace: Marketplace::Lilypad,
+        chain_id: 421_614,
+        storage: Address::repeat_byte(1),
+        foreign_id: "QmDeal".into(),
+        contract: Address::repeat_byte(1),
+        role: ForeignRole::Storage,
+        block: 2,
+        block_hash: B256::repeat_byte(3),
+        block_time_s: Some(1_700_000_000),
+        said,
     }
 }
 

@@ -3,12 +3,12 @@
 use proptest::prelude::*;
 use prost::Message;
 use tribunal_events::{
-    DecodeError, ENVELOPE_BYTES_MAX, Envelope, Party, SignatureError, SignedEvent, Terms, VerdictKind, proto,
-    proto::event::Kind,
+    Address, B256, DecodeError, Domain, ENVELOPE_BYTES_MAX, Envelope, EventKind, Foreign, ForeignCall, ForeignSaid,
+    Party, SignatureError, SignedEvent, Terms, VerdictKind, proto, proto::event::Kind,
 };
 use tribunal_fixtures::{Script, chain, keys};
 
-use crate::{claim, script, terms};
+use crate::{claim, foreign, script, terms};
 
 /// One envelope of every kind that is sent.
 fn envelopes() -> Vec<Envelope> {
@@ -280,4 +280,61 @@ proptest! {
         let taken = take(&Envelope::from_parts(event, envelope.signature().to_vec()).encode());
         prop_assert_eq!(taken.is_err(), changed);
     }
+}
+
+#[test]
+fn an_imported_observation_gets_through_as_it_was_made() {
+    let log = ForeignSaid::Log { transaction: B256::ZERO, index: 1, topics: vec![B256::ZERO; 4], data: vec![1, 2] };
+    let answer = ForeignSaid::Answer { call: ForeignCall::GetResult, data: Vec::new() };
+    for said in [log, answer] {
+        for time in [None, Some(7)] {
+            let observed = Foreign { block_time_s: time, ..foreign(said.clone()) };
+            let envelope =
+                Envelope::sign(&observed.event(), &Domain::default(), &keys::key("operator")).expect("an id");
+            let parsed = Envelope::decode(&envelope.encode()).and_then(Envelope::parse).expect("well-formed");
+            let signed = parsed.authenticate(&Domain::default()).expect("signed");
+            assert_eq!(signed.kind(), &EventKind::ForeignObserved(observed.clone().into()));
+            assert!(signed.kind().is_engine() && signed.deal_id() == observed.deal_id());
+        }
+    }
+}
+
+#[test]
+fn an_imported_observation_of_another_shape_is_refused() {
+    let good = foreign(ForeignSaid::Answer { call: ForeignCall::GetDeal, data: vec![1] }).message();
+    let of = |message: proto::ForeignObserved| {
+        let storage = Address::from_slice(&[&message.storage[..], &[0; 20]].concat()[..20]);
+        let id = tribunal_events::DealId::imported(message.chain_id, &storage.0.0, &message.foreign_id);
+        proto::Event { deal_id: id.bytes().to_vec(), ..event(Kind::ForeignObserved(message)) }
+    };
+    assert!(unsigned(&of(good.clone())).parse().is_ok());
+    let other = proto::Event { deal_id: vec![1; 32], ..of(good.clone()) };
+    assert_eq!(code(unsigned(&other)), "foreign-mismatch");
+    let long = vec![0; 64 * 1024 + 1];
+    let wrong: [&dyn Fn(&mut proto::ForeignObserved); 11] = [
+        &|it| it.marketplace = "another".into(),
+        &|it| it.storage = vec![1; 19],
+        &|it| it.contract = Vec::new(),
+        &|it| it.foreign_id = String::new(),
+        &|it| it.foreign_id = "x".repeat(513),
+        &|it| it.role = "owner".into(),
+        &|it| it.block_hash = vec![1; 31],
+        &|it| it.said = None,
+        &|it| it.said = Some(said_answer("getAgreement", Vec::new())),
+        &|it| it.said = Some(said_answer("getDeal", long.clone())),
+        &|it| {
+            let topics = vec![vec![0; 32]; 5];
+            let log = proto::ForeignLog { transaction: vec![0; 32], index: 0, topics, data: Vec::new() };
+            it.said = Some(proto::foreign_observed::Said::Log(log));
+        },
+    ];
+    for (index, alter) in wrong.into_iter().enumerate() {
+        let mut message = good.clone();
+        alter(&mut message);
+        assert_eq!(code(unsigned(&of(message))), "malformed-field", "{index}");
+    }
+}
+
+fn said_answer(call: &str, data: Vec<u8>) -> proto::foreign_observed::Said {
+    proto::foreign_observed::Said::Answer(proto::ForeignAnswer { call: call.into(), data })
 }

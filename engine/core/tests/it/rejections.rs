@@ -1,7 +1,10 @@
 //! Every code of a rejection, once at least; a refused event leaves no trace ([`Scene::refused`] looks).
 
-use tribunal_core::{Input, Rejection, decide};
-use tribunal_events::{B256, Envelope, MoveAction, Party, VerdictKind, proto, proto::event::Kind};
+use tribunal_core::{Context, Input, Rejection, decide};
+use tribunal_events::{
+    Address, B256, Domain, Envelope, Foreign, ForeignCall, ForeignRole, ForeignSaid, Marketplace, MoveAction, Party,
+    Timestamp, VerdictKind, proto, proto::event::Kind,
+};
 use tribunal_fixtures::{Script, TermsBuilder, World, keys};
 
 use crate::scene::{Scene, claim, key, last_us, next_us};
@@ -101,6 +104,29 @@ fn only_the_engine_records_what_the_engine_records() {
     // Not even with the operator's key, for what is sent is not what the engine decided.
     for (kind, name) in kinds.iter().flat_map(|kind| ["provider", "operator"].map(|name| (kind.clone(), name))) {
         Scene::new(terms()).submit().refused("engine-only", |it| it.say(kind, &key(name)));
+    }
+}
+
+#[test]
+fn what_another_marketplace_said_is_never_taken_from_anybody() {
+    let foreign = Foreign {
+        marketplace: Marketplace::Lilypad,
+        chain_id: 1,
+        storage: Address::repeat_byte(1),
+        foreign_id: "Qm".into(),
+        contract: Address::repeat_byte(1),
+        role: ForeignRole::Storage,
+        block: 1,
+        block_hash: B256::ZERO,
+        block_time_s: None,
+        said: ForeignSaid::Answer { call: ForeignCall::GetDeal, data: Vec::new() },
+    };
+    let context = Context { now: Timestamp::from_s(1), operator: key("operator").address(), domains: &[] };
+    for name in ["operator", "provider"] {
+        let envelope = Envelope::sign(&foreign.event(), &Domain::default(), &key(name)).expect("a deal id");
+        let signed = envelope.parse().expect("well-formed").authenticate(&Domain::default()).expect("signed");
+        let refused = decide(None, &Input::Said(&signed), &context).expect_err("only an import records it");
+        assert_eq!(refused.code(), "engine-only");
     }
 }
 
