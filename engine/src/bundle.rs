@@ -43,8 +43,28 @@
 //! | … | event (protobuf `tribunal.v1.Event`) and signature (65 bytes r, s, v), exactly as sent |
 //! | 32 | link after: BLAKE3 derive_key("tribunal.v1 link", link before, all bytes of the record before this one) |
 //!
-//! The first record's link before is 32 zero bytes; an event id is the BLAKE3 of the event bytes; a signature is over
-//! EIP-712 `DealEvent(bytes32 dealId,bytes32 eventHash)` in the domain that the terms name.
+//! The first record's link before is 32 zero bytes; an event id is the BLAKE3 of the event bytes; positions ascend.
+//!
+//! Signatures are EIP-712 in the domain `{name "Tribunal", version "1", chainId, verifyingContract}` with the chain and the
+//! contract of the terms' settlement (0 and the zero address where it names none):
+//!
+//! | type | by | where |
+//! |---|---|---|
+//! | `DealEvent(bytes32 dealId,bytes32 eventHash)` | the event's sender, who is the signer; from `panel_drawn` on the operator | every record |
+//! | `Terms(…)`, below | each party | `terms_signature` in `proposed` and `agreed` |
+//! | `Verdict(bytes32 termsHash,uint32 round,uint8 verdict,uint64 instructionCount,bytes32 digest)` | the event's sender | `vote_revealed`, `verdict_given` |
+//!
+//! `termsHash` is the struct hash of `Terms`, whose fields and preimages `contracts/src/ITribunalEscrow.sol` gives. Of the
+//! message in section `terms`: `price` is the fixed price, or the price of one instruction (`pricing` 2); `feeBps` is 0 for
+//! a public good; `mediatorsHash` is over the operator and `mediation`, an appointed mediator being a panel of 1 with quorum 1;
+//! `timeoutsHash` over the six durations in the message's order. What is absent is zero.
+//!
+//! `deal.json` is compact JSON, fields in the order of [`DealFile`]; ids, links and accounts are lowercase hex after `0x`.
+//! A deal names as artifacts: module, stdin, inputs and verification key in its terms; stdout, outputs, proof and public
+//! inputs in claims, replicas' too. A report is the `report_json` of the verdict in its record; there is one for each that is
+//! not empty. The verdict's digest is BLAKE3 derive_key("tribunal.v1 verdict", RFC 8785 form of the report's `{evidence,
+//! reason: {code}, verdict}`), `evidence` without `verifier_version`, `wall_us` and `host`, and without `own_outputs`,
+//! `own_stdout` and `fuel_used` unless the runtime is deterministic and the comparator exact.
 //!
 //! `checkpoint`, `log-key.json` and `proofs.json` are there all three or none. Trees, head map, notes and keys are defined in
 //! [`tribunal_events::tlog`]; leaf `i` of the log is the whole record (a `record/…` section) at position `i + 1`.

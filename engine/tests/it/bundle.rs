@@ -8,7 +8,7 @@ use tribunal_engine::{
         export, read, verify, write,
     },
     log::LogSigner,
-    store::Record,
+    store::{Record, Store},
 };
 use tribunal_events::{
     Address, Amount, DealId, EventKind, Timestamp, VerdictKind,
@@ -374,10 +374,15 @@ fn a_panel_of_friends_is_found() {
 /// Signs the log of a store as its operator's.
 fn signed(engine: &Engine) -> LogVerifier {
     let key = LogKey::new("example.org/log", &[3; 32]).unwrap();
-    let (vkey, path) = (key.verifier().clone(), LogSigner::default_path(engine.store.path()));
-    let signer = LogSigner::open(&engine.store, key, &keys::key("operator"), path).unwrap();
-    signer.checkpoint(&engine.store).unwrap().unwrap();
+    let vkey = key.verifier().clone();
+    sign(&engine.store, key);
     vkey
+}
+
+/// Signs the log of a store with this key.
+pub fn sign(store: &Store, key: LogKey) {
+    let signer = LogSigner::open(store, key, &keys::key("operator"), LogSigner::default_path(store.path())).unwrap();
+    signer.checkpoint(store).unwrap().unwrap();
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod mediator;
 mod operate;
 mod packaging;
 mod policy;
+mod python_verifier;
 mod registry;
 mod remote_signer;
 mod service;

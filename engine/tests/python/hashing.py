@@ -2,8 +2,10 @@
 
 import base64
 import binascii
+import decimal
 import hashlib
 import json
+import math
 import re
 
 import coincurve
@@ -96,13 +98,46 @@ def compact(value):
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
-def object_of(data, keys, name):
-    """A compact JSON object with exactly these keys in this order."""
+def canonical(value):
+    """RFC 8785."""
+    if isinstance(value, dict):
+        members = sorted(value.items(), key=lambda member: member[0].encode("utf-16-be", "surrogatepass"))
+        return "{" + ",".join(f"{canonical(key)}:{canonical(item)}" for key, item in members) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(canonical, value)) + "]"
+    if isinstance(value, float):
+        return number_text(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def number_text(value):
+    """As ECMAScript writes it."""
+    require(math.isfinite(value), "a number is none")
+    sign, digits, exponent = decimal.Decimal(repr(value)).normalize().as_tuple()
+    text, point = "".join(map(str, digits)), len(digits) + exponent
+    if value == 0:
+        return "0"
+    if 0 < point <= 21:
+        shown = text.ljust(point, "0")[:point] + ("." + text[point:] if len(text) > point else "")
+    elif -6 < point <= 0:
+        shown = "0." + "0" * -point + text
+    else:
+        shown = text[0] + ("." + text[1:] if len(text) > 1 else "") + f"e{point - 1:+d}"
+    return ("-" if sign else "") + shown
+
+
+def json_of(data, name):
     try:
         value = json.loads(decoded(data, name))
-        written = compact(value)
+        compact(value)  # can be written again: not nested too deeply
+        return value
     except (ValueError, RecursionError):
         raise Unsound(f"{name} is no JSON") from None
+
+
+def object_of(data, keys, name):
+    """A compact JSON object with exactly these keys in this order."""
+    value = json_of(data, name)
     require(isinstance(value, dict) and list(value) == keys, f"{name} does not have the keys {', '.join(keys)}")
-    require(written == data, f"{name} is not compact JSON")
+    require(compact(value) == data, f"{name} is not compact JSON")
     return value

@@ -1,10 +1,11 @@
 """Terms, records and events of a deal: their bytes, hashes and signatures."""
 
+import json
 import re
 
 from blake3 import blake3
 
-from hashing import Domain, Unsound, decoded, derive_key, hexed, keccak256, left_padded, require, word
+from hashing import Domain, Unsound, canonical, decoded, derive_key, hexed, keccak256, left_padded, require, word
 
 ZERO = bytes(32)
 
@@ -223,3 +224,21 @@ def check_event(record, terms):
     if kind >= OPERATORS_FROM:
         require(signer == terms.operator, f"is {KINDS[kind]} and not signed by the operator")
     return kind, event.message(kind)
+
+
+UNSTABLE = ("verifier_version", "wall_us", "host")
+OWN = ("own_outputs", "own_stdout", "fuel_used")
+
+
+def report_digest(text):
+    """The verdict digest of a report, which its vote signs; None where it is no report."""
+    try:
+        report = json.loads(decoded(text, "a report"))
+        evidence, code, verdict = report["evidence"], report["reason"]["code"], report["verdict"]
+        exact = evidence.get("comparator", {}).get("kind", "exact") == "exact"
+        stable = exact and str(evidence.get("runtime", "wasm")).startswith("wasm")
+        kept = {key: value for key, value in evidence.items() if key not in UNSTABLE and (stable or key not in OWN)}
+        digested = canonical({"evidence": kept, "reason": {"code": code}, "verdict": verdict})
+    except (Unsound, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return None
+    return derive_key("tribunal.v1 verdict", digested.encode("utf-8", "surrogatepass"))

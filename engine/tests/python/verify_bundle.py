@@ -22,8 +22,8 @@ import sys
 
 from blake3 import blake3
 
-from hashing import Domain, Unsound, compact, derive_key, hexed, object_of, require, unbase64, unhexed
-from messages import Record, Terms, artifacts_of_claim, check_event, check_vote
+from hashing import Domain, Unsound, compact, derive_key, hexed, json_of, object_of, require, unbase64, unhexed
+from messages import Record, Terms, artifacts_of_claim, check_event, check_vote, report_digest
 from transparency import Checkpoint, LogKey, leaf_hash, root_of_head, root_of_inclusion
 
 FILE_BYTES_MAX = 1 << 30
@@ -76,7 +76,7 @@ def require_known_names(number, sections):
             or name in ("deal.json", "terms")
             or re.fullmatch(r"artifact/(blake3|sha256):[0-9a-f]{64}", name)
             or (re.fullmatch(r"report/[0-9]{8}", name) and name.replace("report", "record") in records)
-            or (number == 2 and name in LOG_SECTIONS)
+            or (number == 2 and (name in LOG_SECTIONS or re.fullmatch(r"receipt/0x[0-9a-f]{64}", name)))
         )
         require(known, f"a bundle of format {number} has no section {name}, or versions have a gap there")
     for name in ("deal.json", "terms"):
@@ -105,6 +105,7 @@ class Verifier:
         self.step("consent", self.consent)
         self.step("votes", self.votes)
         self.step("contents", self.contents)
+        self.step("receipts", self.receipts)
         if LOG_SECTIONS & self.sections.keys():
             self.step("log key", self.key)
             self.step("checkpoint", self.checkpoint)
@@ -161,7 +162,7 @@ class Verifier:
         self.say("proved", "consent", f"{names} signed the terms")
 
     def votes(self):
-        self.reports, count = {}, 0
+        self.reports, count, digested = {}, 0, 0
         for record, (kind, event) in zip(self.list, self.events, strict=True):
             if kind not in (20, 21):
                 continue
@@ -172,7 +173,10 @@ class Verifier:
                 raise Unsound(f"record {record.version} {problem}") from None
             if verdict.bytes(7):
                 self.reports[f"report/{record.version:08}"] = verdict.bytes(7)
+                digested += report_digest(verdict.bytes(7)) == verdict.bytes(4)
         self.say("proved", "votes", f"{count} verdicts, each signed by its mediator for this deal")
+        status = "proved" if digested == len(self.reports) else "attested"
+        self.say(status, "reports", f"{digested} of {len(self.reports)} are what the vote's digest is of")
 
     def contents(self):
         held = {name: data for name, data in self.sections.items() if name.startswith("report/")}
@@ -181,10 +185,6 @@ class Verifier:
         for kind, event in self.events:
             if kind in (12, 23):
                 named |= artifacts_of_claim(event.message(1))
-            elif kind in (16, 17):
-                named.add(event.text(2))
-            elif kind == 18:
-                named.add(event.text(1))
         artifacts = {name[9:]: data for name, data in self.sections.items() if name.startswith("artifact/")}
         for address, data in artifacts.items():
             digest = blake3(data).hexdigest() if address.startswith("blake3:") else hashlib.sha256(data).hexdigest()
@@ -208,6 +208,18 @@ class Verifier:
             f"summary, {len(held)} reports and {len(artifacts)} artifacts are the records'; {len(left_out)} left out"
         )
         self.say("proved", "contents", words)
+
+    def receipts(self):
+        """What a node said of transactions that the operator says belong to the deal."""
+        named = {hexed(event.bytes(3)) for kind, event in self.events if kind in (43, 44)}
+        held = {name[8:]: data for name, data in self.sections.items() if name.startswith("receipt/")}
+        for transaction, data in held.items():
+            require(transaction in named, f"transaction {transaction} is not named by the deal")
+            receipt = json_of(data, f"receipt {transaction}")
+            require(isinstance(receipt, dict), f"receipt {transaction} is no object")
+            require(receipt.get("transactionHash") == transaction, f"receipt {transaction} is another transaction's")
+        if held:
+            self.say("unchecked", "receipts", f"{len(held)} as a node gave them; nobody has signed them")
 
     def no_log(self):
         require(self.log_key is None, "the file has no checkpoint of the log whose key is to be trusted")
@@ -243,20 +255,20 @@ class Verifier:
             require(root == self.head.root, f"is not at position {record.position} of the checkpoint's tree")
 
         self.each_record(one)
-        self.path = hashes_of(file["head"], 256)
+        self.path = file["head"]
         self.say("proved", "inclusion", f"all {self.count} records are in the checkpoint's tree, at their positions")
 
     def complete(self):
-        last = self.list[-1]
-        root = root_of_head(self.terms.deal_id, last.version, last.position, last.link, self.path)
+        last, path = self.list[-1], hashes_of(self.path, 256)
+        root = root_of_head(self.terms.deal_id, last.version, last.position, last.link, path)
         require(root == self.head.heads_root, f"record {last.version} is not the deal's head in the checkpoint's map")
         self.say("proved", "complete", f"nothing of the deal is left out as of log position {self.head.size}")
 
 
 def hashes_of(value, count_max):
-    require(isinstance(value, list) and len(value) <= count_max, "has a path that is no list, or too long")
+    require(isinstance(value, list) and len(value) <= count_max, "the path is no list, or too long")
     path = [unbase64(text, 32) if isinstance(text, str) else None for text in value]
-    require(None not in path, "has a path with an entry that is no base64 of 32 bytes")
+    require(None not in path, "the path has an entry that is no base64 of 32 bytes")
     return path
 
 
