@@ -40,14 +40,14 @@ pub fn filled(path: &Path) -> Store {
         };
         let append = Append {
             streams: vec![StreamAppend {
-                open: number % 5 != 0,
+                open: !number.is_multiple_of(5),
                 snapshot: Some(vec![number as u8; 64]),
                 ..stream(deal_id, version, records)
             }],
             cursor: Some(CursorUpdate { stream: "DEALS".into(), cursor }),
             outbox_add: vec![OutboxEntry { id: [number as u8; 32], deal_id, payload: vec![number as u8; 50] }],
-            outbox_done: if number % 2 == 0 { Vec::new() } else { vec![[number as u8; 32]] },
-            refused: if number % 7 == 0 { vec![refused] } else { Vec::new() },
+            outbox_done: if number.is_multiple_of(2) { Vec::new() } else { vec![[number as u8; 32]] },
+            refused: if number.is_multiple_of(7) { vec![refused] } else { Vec::new() },
             projections: vec![Projection { key: vec![number as u8], value: Some(vec![1; 20]) }],
         };
         store.append(append).unwrap();

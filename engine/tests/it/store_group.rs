@@ -97,7 +97,7 @@ fn of_callers_that_want_the_same_version_or_event_one_wins_and_no_other_caller_i
                 Err(other) => panic!("{other}"),
             }
             // … and each has something of its own that nobody may spoil.
-            store.append(one(thread, round, 1 << 50 | thread * 1000 + round)).unwrap();
+            store.append(one(thread, round, (1 << 50) | (thread * 1000 + round))).unwrap();
         }
         (won, lost)
     });
