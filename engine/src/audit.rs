@@ -85,7 +85,6 @@ mod policy;
 mod progress;
 mod reverify;
 mod timeline;
-mod whole_file;
 mod whole_log;
 
 use std::{
@@ -112,7 +111,6 @@ pub use self::{
     progress::{ProgressFault, Resume},
     reverify::{Reverified, named_artifacts, reverify},
     timeline::{Entry, Timeline, timeline},
-    whole_file::write_whole,
 };
 pub(crate) use self::{chain::compare_receipts, findings::word};
 use self::{deals::Audited, fold::Fold};

@@ -238,9 +238,10 @@ impl Engine {
         let mut recorded = self.recorded.subscribe();
         let (every, records) = (every.max(Duration::from_millis(100)), records.max(1));
         self.tasks.spawn(async move {
-            let mut due = tokio::time::interval(every);
+            // Not at once: an engine that starts has more urgent things to do.
+            let mut due = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
             due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            let mut signed = 0;
+            let mut signed = counts.signed.load(Ordering::Relaxed);
             loop {
                 let ended = tokio::select! {
                     () = cancel.cancelled() => true,

@@ -43,3 +43,4 @@ pub mod store;
 pub mod submit;
 pub mod view;
 pub mod watch;
+pub mod whole_file;

@@ -25,8 +25,8 @@ use tribunal_events::{
 
 pub use self::evidence::{EvidenceFault, Wanted, evidence};
 use crate::{
-    audit::write_whole,
     store::{LogState, Store, StoreFault},
+    whole_file::write_whole,
 };
 
 /// Where the store keeps the certificates of all keys that ever signed its log, newest last.

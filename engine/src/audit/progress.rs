@@ -19,8 +19,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tribunal_events::{ChainLink, DealId, Digest, Timestamp};
 
-use super::{Audit, AuditFault, AuditReport, Audited, cores, deals::Moment, lock, tolerate, whole_file::write_whole};
-use crate::store::{Head, StoreFault};
+use super::{Audit, AuditFault, AuditReport, Audited, cores, deals::Moment, lock, tolerate};
+use crate::{
+    store::{Head, StoreFault},
+    whole_file::write_whole,
+};
 
 const FIRST_LINE: &str = "tribunal-audit 1";
 /// Bytes of a file at most: a full report has far fewer.

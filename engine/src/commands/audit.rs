@@ -18,7 +18,7 @@ use crate::{
     artifacts,
     audit::{
         Against, AgainstReport, AuditFault, AuditOptions, AuditReport, ChainOptions, Held, PageOptions, Policy,
-        ProgressFault, Resume, Scope, audit, audit_anchors, audit_chain, page, write_whole,
+        ProgressFault, Resume, Scope, audit, audit_anchors, audit_chain, page,
     },
     config::{self, Config},
     engine::now,
@@ -26,6 +26,7 @@ use crate::{
     keystore,
     log::certificates,
     store::{Store, StoreFault},
+    whole_file::write_whole,
 };
 
 /// Something does not fit.

@@ -1,7 +1,10 @@
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, LogLevel, Options,
-    SliceTransform,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, LogLevel, LruCacheOptions,
+    Options, SliceTransform,
 };
+
+/// What is kept of files in memory, their filters and indices included.
+const CACHE_BYTES: usize = 96 << 20;
 
 /// A column family. All keys are big-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +134,12 @@ pub(super) fn database_options(create: bool) -> Options {
 /// Our families, and with plain options whatever else a newer version may have put there, so that its format can be read
 /// and refused by name.
 pub(super) fn descriptors(existing: &[String]) -> Vec<ColumnFamilyDescriptor> {
-    let cache = Cache::new_lru_cache(64 << 20);
+    // One shard: a shard keeps nothing larger than itself, and the filters of a log of millions are megabytes each. Those of
+    // ten million events take about 20 MB.
+    let mut cache = LruCacheOptions::default();
+    cache.set_capacity(CACHE_BYTES);
+    cache.set_num_shard_bits(0);
+    let cache = Cache::new_lru_cache_opts(&cache);
     let ours = Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family.options(&cache)));
     let known = |name: &String| Family::ALL.iter().any(|family| family.name() == name);
     let foreign = existing.iter().filter(|name| !known(name));

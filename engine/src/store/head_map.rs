@@ -6,9 +6,9 @@
 //!
 //! | key in `head-map` | value |
 //! |---|---|
-//! | 1 byte, 0 | tree size and number of deals that the buckets are of |
-//! | 2 bytes, a bucket | entries (0, 1, or 2 for more) and hash |
-//! | 32 bytes, a deal | tree size, then siblings from the root down |
+//! | 0 | tree size and number of deals that the buckets are of |
+//! | 1, bucket (2 bytes) | entries (0, 1, or 2 for more) and hash |
+//! | 2, deal (32 bytes) | tree size, then siblings from the root down |
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,6 +23,8 @@ use super::{Head, Inner, StoreFault, family::Family, record::array, row};
 const BUCKET_BITS: usize = 16;
 const BUCKETS: usize = 1 << BUCKET_BITS;
 const STATE_KEY: [u8; 1] = [0];
+const OF_BUCKETS: u8 = 1;
+const OF_DEALS: u8 = 2;
 const NOTHING: Hash = [0; 32];
 /// Bytes of rows that are written at once while a map is brought up to date.
 const BATCH_BYTES: usize = 4 << 20;
@@ -72,13 +74,17 @@ impl HeadMap {
             return Err(row::damaged(Family::HeadMap, &STATE_KEY, "the state has 16 bytes"));
         }
         (this.size, this.deals) = (u64::from_be_bytes(array(body, 0)), u64::from_be_bytes(array(body, 8)));
-        for number in 0..BUCKETS {
-            let key = bucket_key(number);
-            let Some(row) = inner.get(Family::HeadMap, &key)? else { continue };
+        let from = IteratorMode::From(&[OF_BUCKETS], Direction::Forward);
+        for row in inner.db.iterator_cf(inner.family(Family::HeadMap), from) {
+            let (key, row) = row.map_err(|error| StoreFault::rocks("reading the head map", error))?;
+            if key[0] != OF_BUCKETS {
+                break;
+            }
             let body = row::unseal(Family::HeadMap, &key, &row)?;
-            if body.len() != 33 || body[0] > 2 {
+            if key.len() != 3 || body.len() != 33 || body[0] > 2 {
                 return Err(row::damaged(Family::HeadMap, &key, "a bucket has 33 bytes, the first at most 2"));
             }
+            let number = usize::from(u16::from_be_bytes([key[1], key[2]]));
             this.parts[BUCKETS + number] = Part { entries: body[0], hash: array(body, 1) };
         }
         for node in (1..BUCKETS).rev() {
@@ -116,7 +122,8 @@ impl HeadMap {
         for &number in buckets.keys() {
             let held = bucket(inner, number)?;
             let part = part(&held, BUCKET_BITS);
-            let key = bucket_key(number);
+            let [high, low] = bucket_prefix(number);
+            let key = [OF_BUCKETS, high, low];
             let body = [&[part.entries][..], &part.hash].concat();
             batch.put_cf(family, key, row::seal(Family::HeadMap, &key, body));
             self.parts[BUCKETS + number] = part;
@@ -137,7 +144,8 @@ impl HeadMap {
                 for sibling in self.siblings(held, &deal_id) {
                     body.extend_from_slice(&sibling);
                 }
-                batch.put_cf(family, deal_id.bytes(), row::seal(Family::HeadMap, deal_id.bytes(), body));
+                let key = deal_key(&deal_id);
+                batch.put_cf(family, key, row::seal(Family::HeadMap, &key, body));
             }
             if batch.size_in_bytes() > BATCH_BYTES {
                 inner.write(std::mem::take(&mut batch), false)?;
@@ -202,10 +210,11 @@ impl HeadMap {
 
 /// The proof of a deal's head in the first checkpoint after its last record, and that checkpoint's size.
 pub(super) fn kept_proof(inner: &Inner, deal_id: &DealId) -> Result<Option<(u64, Vec<Hash>)>, StoreFault> {
-    let Some(row) = inner.get(Family::HeadMap, deal_id.bytes())? else { return Ok(None) };
-    let body = row::unseal(Family::HeadMap, deal_id.bytes(), &row)?;
+    let key = deal_key(deal_id);
+    let Some(row) = inner.get(Family::HeadMap, &key)? else { return Ok(None) };
+    let body = row::unseal(Family::HeadMap, &key, &row)?;
     let Some((size, siblings)) = body.split_first_chunk().filter(|(_, rest)| rest.len() % 32 == 0) else {
-        return Err(row::damaged(Family::HeadMap, deal_id.bytes(), "a proof is a size and hashes of 32 bytes"));
+        return Err(row::damaged(Family::HeadMap, &key, "a proof is a size and hashes of 32 bytes"));
     };
     Ok(Some((u64::from_be_bytes(*size), siblings.chunks_exact(32).map(|hash| array(hash, 0)).collect())))
 }
@@ -229,7 +238,7 @@ fn as_of(inner: &Inner, now: HeadEntry, size: u64) -> Result<Option<HeadEntry>, 
 /// The deals of a bucket, by id.
 fn bucket(inner: &Inner, number: usize) -> Result<Vec<HeadEntry>, StoreFault> {
     inner.usable()?;
-    let prefix = bucket_key(number);
+    let prefix = bucket_prefix(number);
     let rows = inner.db.iterator_cf(inner.family(Family::Heads), IteratorMode::From(&prefix, Direction::Forward));
     let mut held = Vec::new();
     for row in rows {
@@ -271,6 +280,13 @@ fn bucket_of(deal_id: &DealId) -> usize {
     usize::from(u16::from_be_bytes(array(deal_id.bytes(), 0)))
 }
 
-fn bucket_key(number: usize) -> [u8; 2] {
+/// How the ids of a bucket's deals begin.
+fn bucket_prefix(number: usize) -> [u8; 2] {
     u16::try_from(number).expect("there are 2^16 buckets").to_be_bytes()
+}
+
+fn deal_key(deal_id: &DealId) -> [u8; 33] {
+    let mut key = [OF_DEALS; 33];
+    key[1..].copy_from_slice(deal_id.bytes());
+    key
 }
