@@ -139,15 +139,16 @@ fn damage_names_the_deal_and_the_position() {
     let store = filled(dir.path());
     copy(dir.path(), damaged.path());
     let wanted = store.record(20).unwrap().unwrap();
-    // The frame stands in some table as it was written, up to the first bytes that packing shortened.
-    let signature = wanted.envelope.event()[..8].to_vec();
-    let (name, at) = data_files(damaged.path())
+    // No packing shortens the id in the frame; the table of events is the largest that has it.
+    let id = &wanted.event_id.bytes()[4..];
+    let (_, name, at) = data_files(damaged.path())
         .into_iter()
         .filter(|(name, _)| name.ends_with(".sst"))
-        .find_map(|(name, bytes)| {
-            let at = bytes.windows(8).position(|window| window == signature)?;
-            Some((name, at))
+        .filter_map(|(name, bytes)| {
+            let at = bytes.windows(id.len()).position(|window| window == id)?;
+            Some((bytes.len(), name, at))
         })
+        .max()
         .expect("the event is in a table");
     let mut bytes = fs::read(damaged.path().join(&name)).unwrap();
     bytes[at] ^= 1;

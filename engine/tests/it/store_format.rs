@@ -22,7 +22,7 @@ fn records(store: &Store) -> Vec<Record> {
 
 /// Positions and the last record's link, as they were when the store was frozen.
 const FORMAT_1_RECORDS: usize = 43;
-const FORMAT_1_LINK: &str = "f220a1cb15d7e42ee3dee260618484de5cb50d1ab283d1278e6ac89b9c41ae7e";
+const FORMAT_1_LINK: &str = "0xf220a1cb15d7e42ee3dee260618484de5cb50d1ab283d1278e6ac89b9c41ae7e";
 
 #[test]
 fn a_store_of_format_1_opens_for_writing_and_is_whole() {

@@ -152,7 +152,8 @@ fn a_disk_that_fills_up_under_many_callers_loses_nothing_acknowledged() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let acknowledged: BTreeMap<u64, u64> = said
         .lines()
-        .filter_map(|line| line.strip_prefix("deal ")?.split_once(' '))
+        // The first of them follows the name of the test.
+        .filter_map(|line| line.rsplit_once("deal ")?.1.split_once(' '))
         .map(|(deal, count)| (deal.parse().unwrap(), count.parse().unwrap()))
         .collect();
     assert!(output.status.success() && acknowledged.len() as u64 == THREADS, "{said}");
