@@ -200,6 +200,10 @@ fn climb(deal_id: &DealId, from: Hash, siblings: &[Hash]) -> Result<Hash, ProofE
     if siblings.len() > SIBLINGS_MAX {
         return Err(ProofError::Length(siblings.len()));
     }
+    // Beside nothing a deal would stand alone further up already.
+    if siblings.last() == Some(&[0; 32]) {
+        return Err(ProofError::Path);
+    }
     let step = |hash: Hash, (depth, sibling): (usize, &Hash)| match bit(deal_id, depth) {
         0 => node_hash(&hash, sibling),
         _ => node_hash(sibling, &hash),
