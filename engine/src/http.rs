@@ -8,7 +8,7 @@
 
 mod events;
 mod imported;
-pub mod log;
+mod log;
 mod markets;
 mod mediators;
 mod metrics;

@@ -23,10 +23,10 @@ use tribunal_events::{
     tlog::{Checkpoint, LogCertificate, LogKey, NOTE_BYTES_MAX, SignedCheckpoint},
 };
 
-pub use self::evidence::{EvidenceFault, Wanted, evidence};
+pub use self::evidence::{EvidenceFault, Wanted, evidence, signed};
 use crate::{
     store::{LogState, Store, StoreFault},
-    whole_file::write_whole,
+    whole_file::{read_at_most, write_whole},
 };
 
 /// Where the store keeps the certificates of all keys that ever signed its log, newest last.
@@ -100,15 +100,15 @@ impl LogSigner {
     /// [`LogFault::Published`] where the file cannot be believed; where the store or the operator's signer fails.
     pub fn open(store: &Store, key: LogKey, operator: &dyn Signer, path: PathBuf) -> Result<Self, LogFault> {
         let published = read(&path)?.filter(|note| note.checkpoint().origin == key.verifier().origin());
+        let mut known = certificates(store)?;
         if let Some(note) = &published {
             // Another key under the same name: what the former one said holds all the same.
-            let known = certificates(store)?.into_iter().map(|it| it.vkey).chain([key.verifier().clone()]);
-            if !known.into_iter().any(|vkey| note.verify(&vkey).is_ok()) {
+            let mut vkeys = known.iter().map(|it| &it.vkey).chain([key.verifier()]);
+            if !vkeys.any(|vkey| note.verify(vkey).is_ok()) {
                 let problem = "the checkpoint in it is signed by no key of this log".to_owned();
                 return Err(LogFault::Published { path, problem });
             }
         }
-        let mut known = certificates(store)?;
         if known.last().is_none_or(|last| last.vkey != *key.verifier() || last.operator != operator.address()) {
             if known.len() >= CERTIFICATES_MAX {
                 return Err(LogFault::Keys);
@@ -209,12 +209,9 @@ pub fn certificates(store: &Store) -> Result<Vec<LogCertificate>, StoreFault> {
 
 fn read(path: &Path) -> Result<Option<SignedCheckpoint>, LogFault> {
     let fault = |problem: String| LogFault::Published { path: path.to_owned(), problem };
-    match std::fs::metadata(path) {
+    let bytes = match read_at_most(path, NOTE_BYTES_MAX as u64) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Ok(meta) if meta.len() > NOTE_BYTES_MAX as u64 => return Err(fault("it is too long".into())),
-        Ok(_) => {}
-        Err(error) => return Err(fault(error.to_string())),
-    }
-    let bytes = std::fs::read(path).map_err(|error| fault(error.to_string()))?;
+        bytes => bytes.map_err(|error| fault(error.to_string()))?,
+    };
     SignedCheckpoint::parse(&bytes).map(Some).map_err(|error| fault(error.to_string()))
 }

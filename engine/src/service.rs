@@ -18,7 +18,7 @@ use tribunal_events::{DealId, EventId};
 
 use crate::{
     audit::{AuditOptions, Scope, audit},
-    http::{self, HttpState, Problem, read},
+    http::{HttpState, Problem, read},
     log::{self, Wanted},
 };
 
@@ -111,7 +111,9 @@ async fn answer(client: &async_nats::Client, state: &HttpState, name: &str, requ
         let asked = LogRequest::read(&message.payload)?;
         let wanted = if name == "proof" { Some(asked.wanted()?) } else { None };
         let found = state.read(move |store| -> Result<_, Problem> {
-            let Some(wanted) = wanted else { return Ok(Bytes::from(http::log::note(store, asked.size)?)) };
+            let Some(wanted) = wanted else {
+                return Ok(Bytes::from(log::signed(store, asked.size)?.note().to_owned()));
+            };
             let evidence = log::evidence(store, wanted, asked.size)?;
             serde_json::to_vec(&evidence).map(Bytes::from).map_err(|fault| Problem::internal(&fault))
         });

@@ -14,7 +14,8 @@
 //!
 //! The head map at a tree size is a binary trie over deal ids, most significant bit first. No deal: 32 zero bytes. One deal,
 //! at whatever depth: `SHA-256(0x00 ‖ deal id ‖ version ‖ position ‖ link)`, integers 8 bytes big-endian. More: `SHA-256(0x01 ‖
-//! those with bit 0 ‖ those with bit 1)`. A proof lists the siblings from the root down to where the deal stands alone.
+//! those with bit 0 ‖ those with bit 1)`. A proof lists the siblings from the root down to where the deal stands alone;
+//! the last of them is never that of no deal.
 
 mod checkpoint;
 mod evidence;
@@ -27,7 +28,7 @@ pub use self::{
     },
     evidence::{Base64, DealHead, EVIDENCE_BYTES_MAX, Evidence, EvidenceError, Note, OtherHead, in_base64},
     proof::{
-        Hash, HeadEntry, PROOF_HASHES_MAX, ProofError, leaf_hash, node_hash, verify_consistency, verify_deal_absent,
+        Hash, HeadEntry, ProofError, empty_root, leaf_hash, node_hash, verify_consistency, verify_deal_absent,
         verify_head, verify_inclusion,
     },
 };

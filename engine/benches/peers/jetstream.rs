@@ -17,7 +17,7 @@ use tokio::runtime::{Handle, Runtime};
 
 use super::{
     Server, free_port, program,
-    workload::{Client, PAYLOAD_BYTES, Peer, Subscriber},
+    workload::{Client, Peer, Subscriber},
 };
 
 const STREAM: &str = "DEALS";
@@ -99,12 +99,6 @@ struct Connection {
 }
 
 impl Client for Connection {
-    fn payload(&self, _stream: usize, nonce: u128) -> Vec<u8> {
-        let mut payload = nonce.to_be_bytes().to_vec();
-        payload.resize(PAYLOAD_BYTES, 7);
-        payload
-    }
-
     fn append(&mut self, stream: usize, head: u64, payload: &[u8]) -> Option<u64> {
         let mut headers = HeaderMap::new();
         headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, head.to_string().as_str());

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     Server, free_port, program,
-    workload::{Client, PAYLOAD_BYTES, Peer, Subscriber},
+    workload::{Client, Peer, Subscriber},
 };
 
 pub struct UmaDb {
@@ -209,12 +209,6 @@ fn number(message: &[u8]) -> u64 {
 }
 
 impl Client for Connection {
-    fn payload(&self, _stream: usize, nonce: u128) -> Vec<u8> {
-        let mut payload = nonce.to_be_bytes().to_vec();
-        payload.resize(PAYLOAD_BYTES, 7);
-        payload
-    }
-
     /// A head is the position of the stream's last event; the condition is that none came after it.
     fn append(&mut self, stream: usize, head: u64, payload: &[u8]) -> Option<u64> {
         let tag = format!("deal-{stream}");

@@ -31,7 +31,12 @@ pub trait Peer: Sync {
 
 pub trait Client: Send {
     /// What [`Client::append`] carries, made before the clock starts: [`PAYLOAD_BYTES`] that no other append has.
-    fn payload(&self, stream: usize, nonce: u128) -> Vec<u8>;
+    fn payload(&self, _stream: usize, nonce: u128) -> Vec<u8> {
+        let mut payload = nonce.to_be_bytes().to_vec();
+        payload.resize(PAYLOAD_BYTES, 7);
+        payload
+    }
+
     /// Appends durably if the stream's head is `head`, 0 for a stream without events; the new head, nothing on a conflict.
     fn append(&mut self, stream: usize, head: u64, payload: &[u8]) -> Option<u64>;
 }

@@ -4,11 +4,10 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 use tribunal_contracts::Anchor;
 use tribunal_events::{
     DealId,
-    tlog::{Hash, HeadEntry, LogCertificate, LogVerifier, SignedCheckpoint, leaf_hash, node_hash},
+    tlog::{Hash, HeadEntry, LogCertificate, LogVerifier, SignedCheckpoint, empty_root, leaf_hash, node_hash},
 };
 
 use super::{AuditReport, Findings};
@@ -135,7 +134,7 @@ impl<'a> LogExaminer<'a> {
     fn root(&self) -> Hash {
         let over = |right: Hash, left: &Hash| node_hash(left, &right);
         let mut peaks = self.peaks.iter().rev();
-        let last = peaks.next().copied().unwrap_or_else(|| Sha256::digest([]).into());
+        let last = peaks.next().copied().unwrap_or_else(empty_root);
         peaks.fold(last, over)
     }
 

@@ -9,7 +9,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::{Mutex, atomic::Ordering},
     thread,
@@ -22,7 +22,7 @@ use tribunal_events::{ChainLink, DealId, Digest, Timestamp};
 use super::{Audit, AuditFault, AuditReport, Audited, cores, deals::Moment, lock, tolerate};
 use crate::{
     store::{Head, StoreFault},
-    whole_file::write_whole,
+    whole_file::{read_at_most, write_whole},
 };
 
 const FIRST_LINE: &str = "tribunal-audit 1";
@@ -155,13 +155,11 @@ fn chained(before: Digest, deal_id: &DealId, (version, link): (u64, ChainLink)) 
 fn read(path: &Path) -> Result<Option<Saved>, ProgressFault> {
     let io = |source| ProgressFault::Io { path: path.to_path_buf(), source };
     let damaged = |what: &str| ProgressFault::Damaged { path: path.to_path_buf(), what: what.to_owned() };
-    match fs::metadata(path) {
+    let bytes = match read_at_most(path, FILE_BYTES_MAX) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io(error)),
-        Ok(metadata) if metadata.len() > FILE_BYTES_MAX => return Err(damaged("it is too long to be one")),
-        Ok(_) => {}
-    }
-    let bytes = fs::read(path).map_err(io)?;
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Err(damaged("it is too long to be one")),
+        bytes => bytes.map_err(io)?,
+    };
     let text = std::str::from_utf8(&bytes).map_err(|_| damaged("it is no text"))?;
     let mut lines = text.split('\n');
     if lines.next() != Some(FIRST_LINE) {

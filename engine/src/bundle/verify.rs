@@ -55,7 +55,7 @@ pub fn verify(bytes: &[u8], options: &VerifyOptions) -> Result<BundleReport, Bun
     let mut examined = examiner.finish(&Surroundings::default());
     compare(&contents, &mut examined);
     check_log(&contents, &mut examined);
-    compare_receipts(&contents.deal.deal_id, &contents.records, &contents.receipts, &mut examined.findings);
+    compare_receipts(&mut examined, &contents.records, &contents.receipts);
     let mut reverified = None;
     if options.reverify {
         let mut source = MemorySource::new();

@@ -9,7 +9,7 @@ use std::{
 use tribunal_contracts::{Account, JsonRpcChain, Witness};
 use tribunal_events::{
     Address, DealId,
-    tlog::{LogVerifier, SignedCheckpoint},
+    tlog::{LogVerifier, NOTE_BYTES_MAX, SignedCheckpoint},
 };
 use tribunal_verifiers::{OperatorLimits, Service};
 
@@ -26,7 +26,7 @@ use crate::{
     keystore,
     log::certificates,
     store::{Store, StoreFault},
-    whole_file::write_whole,
+    whole_file::{read_at_most, write_whole},
 };
 
 /// Something does not fit.
@@ -35,6 +35,8 @@ const EXIT_DISCREPANCY: u8 = 1;
 const ANCHORS_MAX: u64 = 10_000;
 /// An id that the store does not know.
 const EXIT_UNKNOWN: u8 = 2;
+/// Bytes of a policy at most.
+const POLICY_BYTES_MAX: u64 = 1 << 20;
 /// How often the progress of an audit is written to its file.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
@@ -254,7 +256,8 @@ fn folders<'a>(args: &'a Args, config: &'a Config) -> &'a [PathBuf] {
 
 fn read_policy(path: &Path) -> Result<Policy, Failure> {
     let failure = |problem: String| Failure::config(format!("{}: {problem}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| failure(error.to_string()))?;
+    let bytes = read_at_most(path, POLICY_BYTES_MAX).map_err(|error| failure(error.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|error| failure(error.to_string()))?;
     Policy::parse(&text).map_err(|error| failure(error.to_string()))
 }
 
@@ -279,7 +282,8 @@ fn write_page(path: &Path, report: AuditReport, about: &PageOptions, file: &Path
 fn held(args: &Args) -> Result<Vec<Held>, Failure> {
     let read = |path: &PathBuf| {
         let name = path.display().to_string();
-        let bytes = std::fs::read(path).map_err(|error| Failure::unavailable(format!("{name}: {error}")))?;
+        let bytes = read_at_most(path, NOTE_BYTES_MAX as u64);
+        let bytes = bytes.map_err(|error| Failure::unavailable(format!("{name}: {error}")))?;
         let note = SignedCheckpoint::parse(&bytes).map_err(|error| Failure::usage(format!("{name}: {error}")))?;
         Ok(Held { name, note, key: args.log_key.clone() })
     };

@@ -1,7 +1,6 @@
 //! `tribunal log key, checkpoint, prove, verify`: the record as a transparency log.
 
 use std::{
-    fs, io,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -12,7 +11,7 @@ use clap::Subcommand;
 use tribunal_contracts::{Account, ChainFault, JsonRpcChain};
 use tribunal_events::{
     Address, B256, DealId, EventId, SigningKey,
-    tlog::{Evidence, LogKey, LogVerifier, SignedCheckpoint},
+    tlog::{EVIDENCE_BYTES_MAX, Evidence, LogKey, LogVerifier, SignedCheckpoint},
 };
 
 use super::{audit::open, serve::operator};
@@ -20,8 +19,9 @@ use crate::{
     config::{self, Config},
     failure::Failure,
     keystore,
-    log::{EvidenceFault, LogSigner, Wanted, certificates, evidence},
+    log::{EvidenceFault, LogSigner, Wanted, certificates, evidence, signed},
     store::{Store, StoreFault},
+    whole_file::read_at_most,
 };
 
 /// It does not hold.
@@ -144,7 +144,11 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     work.await.map_err(|error| Failure::unavailable(error.to_string()))?
 }
 
-fn settings(config: Option<&PathBuf>, store: Option<PathBuf>) -> Result<(Config, PathBuf), Failure> {
+/// The settings, with the store that a flag names in place of theirs, and where that is.
+///
+/// # Errors
+/// 78 for settings.
+pub(super) fn settings(config: Option<&PathBuf>, store: Option<PathBuf>) -> Result<(Config, PathBuf), Failure> {
     let (mut config, _) = config::load(config, &[])?;
     if let Some(store) = store {
         config.store.path = store;
@@ -179,12 +183,9 @@ pub fn checkpoint(
 ) -> Result<ExitCode, Failure> {
     let (config, path) = settings(config, store)?;
     let found = match args.size {
-        Some(size) => open(&path)?.checkpoint_at(size).map_err(Failure::unavailable)?,
-        None => now(&config, &path)?,
-    };
-    let Some(found) = found else {
-        let which = args.size.map_or_else(|| "an empty log".into(), |size| format!("exactly {size} records"));
-        return Err(Failure::new(EXIT_NOT_THERE, format!("no checkpoint of {which} is signed")));
+        Some(size) => signed(&open(&path)?, Some(size)).map_err(not_proved)?,
+        None => now(&config, &path)?
+            .ok_or_else(|| Failure::new(EXIT_NOT_THERE, "the log is empty: there is nothing to sign"))?,
     };
     if json {
         let it = found.checkpoint();
@@ -205,16 +206,14 @@ fn hex(hash: &[u8]) -> String {
 
 /// A checkpoint of the log as it stands: signed here, or, where an engine writes to the store, awaited from it.
 fn now(config: &Config, path: &Path) -> Result<Option<SignedCheckpoint>, Failure> {
-    let reader = open(path);
+    // Where there is no store none is made.
+    let reader = open(path)?;
     match Store::open(path, config.store.fsync.into()) {
-        _ if matches!(reader, Err(ref failure) if failure.code != EXIT_FALSE) && !path.join("CURRENT").exists() => {
-            Err(reader.err().unwrap_or_else(|| Failure::unavailable("no store")))
-        }
         Ok(store) => {
             let operator = operator(config)?;
             signer(config, &store, &operator)?.checkpoint(&store).map_err(Failure::unavailable)
         }
-        Err(StoreFault::Locked { .. }) => awaited(&reader?, Duration::from_secs(config.log.checkpoint_s) + PATIENCE),
+        Err(StoreFault::Locked { .. }) => awaited(&reader, Duration::from_secs(config.log.checkpoint_s) + PATIENCE),
         Err(fault) => Err(Failure::unavailable(format!("{}: {fault}", path.display()))),
     }
 }
@@ -289,18 +288,22 @@ fn prove(path: &Path, args: &ProveArgs) -> Result<ExitCode, Failure> {
         ProveArgs { from: Some(from), .. } => Wanted::Growth(from),
         _ => return Err(Failure::usage("say what to prove: --position, --event, --deal or --from")),
     };
-    let found = evidence(&open(path)?, wanted, args.size).map_err(|fault| match fault {
-        EvidenceFault::Store(fault @ StoreFault::Damaged { .. }) => Failure::new(EXIT_FALSE, fault),
-        EvidenceFault::Store(fault) => Failure::unavailable(fault),
-        fault => Failure::new(EXIT_NOT_THERE, fault),
-    })?;
+    let found = evidence(&open(path)?, wanted, args.size).map_err(not_proved)?;
     println!("{}", serde_json::to_string(&found).map_err(Failure::unavailable)?);
     Ok(ExitCode::SUCCESS)
 }
 
+fn not_proved(fault: EvidenceFault) -> Failure {
+    match fault {
+        EvidenceFault::Store(fault @ StoreFault::Damaged { .. }) => Failure::new(EXIT_FALSE, fault),
+        EvidenceFault::Store(fault) => Failure::unavailable(fault),
+        fault => Failure::new(EXIT_NOT_THERE, fault),
+    }
+}
+
 fn check(args: &VerifyArgs, json: bool) -> Result<ExitCode, Failure> {
     let read = |path: &PathBuf| {
-        let bytes = small(path);
+        let bytes = read_at_most(path, EVIDENCE_BYTES_MAX as u64);
         bytes.map_err(|error| Failure::new(EXIT_NOT_THERE, format!("{}: {error}", path.display())))
     };
     let since = match &args.since {
@@ -329,14 +332,6 @@ fn check(args: &VerifyArgs, json: bool) -> Result<ExitCode, Failure> {
         }
     }
     Ok(ExitCode::from(if holds { 0 } else { EXIT_FALSE }))
-}
-
-fn small(path: &Path) -> io::Result<Vec<u8>> {
-    use io::Read as _;
-    let mut bytes = Vec::new();
-    let most = tribunal_events::tlog::EVIDENCE_BYTES_MAX as u64 + 1;
-    fs::File::open(path)?.take(most).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// What a file says, if it holds.

@@ -63,12 +63,7 @@ struct Which {
 
 impl Which {
     fn load(&self) -> Result<(Config, PathBuf), Failure> {
-        let (mut config, _) = config::load(self.config.as_ref(), &[])?;
-        if let Some(path) = &self.store {
-            config.store.path.clone_from(path);
-        }
-        let path = config.store.path.clone();
-        Ok((config, path))
+        log::settings(self.config.as_ref(), self.store.clone())
     }
 }
 

@@ -15,10 +15,7 @@ use serde_json::{Value, json};
 use tribunal_events::{DealId, EventId, tlog::Evidence};
 
 use super::{HttpState, Problem};
-use crate::{
-    log::{EvidenceFault, Wanted, certificates, evidence},
-    store::Store,
-};
+use crate::log::{EvidenceFault, Wanted, certificates, evidence, signed};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,21 +60,8 @@ pub(super) async fn checkpoint(
     query: Result<Query<CheckpointQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(CheckpointQuery { size }) = query?;
-    let note = state.read(move |store| note(store, size)).await?;
-    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], note).into_response())
-}
-
-/// The note of the newest checkpoint, or of that of `size` records.
-pub fn note(store: &Store, size: Option<u64>) -> Result<String, EvidenceFault> {
-    let found = match size {
-        Some(size) => store.checkpoint_at(size)?,
-        None => store.newest_checkpoint()?,
-    };
-    let missing = || {
-        let which = size.map_or_else(|| "no checkpoint".into(), |size| format!("no checkpoint of {size} records"));
-        EvidenceFault::NotSigned(format!("{which} is signed in this log"))
-    };
-    found.map(|found| found.note().to_owned()).ok_or_else(missing)
+    let found = state.read(move |store| signed(store, size)).await?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], found.note().to_owned()).into_response())
 }
 
 /// A tile of the tree: up to 256 hashes of 32 bytes.

@@ -35,19 +35,28 @@ pub enum EvidenceFault {
     Unknown(String),
 }
 
+/// The checkpoint of `size` records, or the newest.
+///
+/// # Errors
+/// [`EvidenceFault::NotSigned`] where there is none.
+pub fn signed(store: &Store, size: Option<u64>) -> Result<SignedCheckpoint, EvidenceFault> {
+    let found = match size {
+        Some(size) => store.checkpoint_at(size)?,
+        None => store.newest_checkpoint()?,
+    };
+    let missing = || {
+        let which = size.map_or_else(|| "no checkpoint".into(), |size| format!("no checkpoint of {size} records"));
+        EvidenceFault::NotSigned(format!("{which} is signed in this log"))
+    };
+    found.ok_or_else(missing)
+}
+
 /// Proves what is asked against the checkpoint of `size` records, or the newest.
 ///
 /// # Errors
 /// [`EvidenceFault`].
 pub fn evidence(store: &Store, wanted: Wanted, size: Option<u64>) -> Result<Evidence, EvidenceFault> {
-    let signed = match size {
-        Some(size) => store.checkpoint_at(size)?,
-        None => store.newest_checkpoint()?,
-    };
-    let Some(signed) = signed else {
-        let which = size.map_or_else(|| "no checkpoint".into(), |size| format!("no checkpoint of {size} records"));
-        return Err(EvidenceFault::NotSigned(format!("{which} is signed in this log")));
-    };
+    let signed = signed(store, size)?;
     let size = signed.checkpoint().size;
     match wanted {
         Wanted::Position(position) => inclusion(store, position, signed),

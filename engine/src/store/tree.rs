@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use rocksdb::WriteBatch;
-use tribunal_events::tlog::{Hash, leaf_hash, node_hash};
+use tribunal_events::tlog::{Hash, empty_root, leaf_hash, node_hash};
 
 use super::{Inner, Store, StoreFault, family::Family, record, row};
 
@@ -127,11 +127,6 @@ pub(super) fn leaf_of(record: &record::Record) -> Hash {
     let mut frame = record::record_bytes(record);
     frame.extend_from_slice(record.link.bytes());
     leaf_hash(&frame)
-}
-
-fn empty_root() -> Hash {
-    use sha2::Digest as _;
-    sha2::Sha256::digest([]).into()
 }
 
 /// Root over a power of two of hashes.
@@ -274,12 +269,7 @@ impl Store {
     /// # Errors
     /// [`StoreFault`] if it cannot be read.
     pub fn prove_inclusion(&self, position: u64, size: u64) -> Result<Option<Vec<Hash>>, StoreFault> {
-        if size > self.last_position() || position == 0 || position > size {
-            return Ok(None);
-        }
-        let mut path = Vec::new();
-        Tree::new(&self.0, size).path(position - 1, 0, size, &mut path)?;
-        Ok(Some(path))
+        Ok(self.prove_inclusions(&[position], size)?.and_then(|mut paths| paths.pop()))
     }
 
     /// As [`Store::prove_inclusion`] for many records, reading each tile once.

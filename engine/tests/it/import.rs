@@ -734,6 +734,7 @@ async fn deals_of_real_contracts_are_imported_to_the_token_balances() {
     assert_eq!(report.discrepancies, []);
     assert_eq!((report.deals, report.outcomes["imported"]), (5, 5));
     let found = codes(&report);
+    assert!(!found.contains(&"unread"), "the node was asked for every deal and result");
     for (code, times) in [("cheat-escapes", 1), ("victim-unpaid", 1), ("guilt-or-fault", 1), ("mediation-cut-short", 3)]
     {
         assert_eq!(found.iter().filter(|it| **it == code).count(), times, "{code}: {:#?}", report.notes);
@@ -768,6 +769,7 @@ async fn deals_of_real_contracts_are_imported_to_the_token_balances() {
     assert_eq!(sums(&place.store), world.gained(&site).await);
     let elsewhere = Place::new();
     from_node(&world, &deployment, &elsewhere.store, 0, Some(middle - 1)).await;
+    assert!(elsewhere.store.last_position() < place.store.last_position(), "what comes later is not imported yet");
     from_node(&world, &deployment, &elsewhere.store, middle - 5, None).await;
     assert_eq!(elsewhere.store.last_position(), place.store.last_position());
     assert!(elsewhere.audit().is_clean());

@@ -1,7 +1,7 @@
 //! The tree over the log, the head map and signed checkpoints: proofs from the store against the checks of
 //! `tribunal_events::tlog` and against trees and maps computed in the plainest way.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path, process::Command};
 
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
@@ -301,7 +301,7 @@ fn a_damaged_tile_and_a_damaged_note_of_what_was_published_are_named() {
 type Event = (u64, u64);
 
 /// A log of these events.
-fn told(path: &std::path::Path, events: &[Event]) -> Store {
+fn told(path: &Path, events: &[Event]) -> Store {
     let store = Store::open(path, Fsync::Never).unwrap();
     for (number, salt) in events {
         let deal_id = deal(*number);
@@ -373,4 +373,61 @@ fn a_checkpoint_that_says_what_the_records_do_not_is_caught() {
     assert!(forge("root", &|it| it.root[0] ^= 1));
     assert!(forge("heads", &|it| it.heads.root[0] ^= 1));
     assert!(forge("count", &|it| it.heads.deals += 1));
+}
+
+/// Runs the binary; its exit code and what it printed.
+fn tribunal(folder: &Path, arguments: &[&str]) -> (i32, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_tribunal")).args(arguments).current_dir(folder).output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn the_commands_sign_prove_and_verify_and_make_no_store_where_there_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |arguments: &[&str]| tribunal(dir.path(), arguments);
+    assert_eq!(at(&["log", "checkpoint", "--store", "missing"]).0, 69);
+    assert!(!dir.path().join("missing").exists());
+
+    let store = told(&dir.path().join("store"), &[(1, 1), (2, 2), (1, 3)]);
+    assert_eq!(at(&["log", "key", "--store", "store"]).0, 2, "nobody has signed yet");
+    assert_eq!(at(&["log", "prove", "--position", "1", "--store", "store"]).0, 2);
+    drop(store);
+    let (code, note) = at(&["log", "checkpoint", "--store", "store"]);
+    assert_eq!((code, at(&["store", "checkpoint", "--store", "store"])), (0, (0, note.clone())));
+    assert_eq!(at(&["log", "checkpoint", "--store", "store", "--size", "2"]).0, 2);
+    let (_, key) = at(&["log", "key", "--store", "store"]);
+    let key = key.split_whitespace().next().unwrap();
+    let note = SignedCheckpoint::parse(note.as_bytes()).unwrap();
+    assert_eq!(note.verify(&key.parse().unwrap()).unwrap().size, 3);
+    let kept = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    kept("kept.txt", note.note());
+
+    // Another engine has the store open: what it signed is handed out, and nothing is signed here.
+    let store = Store::open(dir.path().join("store"), Fsync::Never).unwrap();
+    assert_eq!(at(&["log", "checkpoint", "--store", "store"]), (0, note.note().to_owned()));
+    grow(&store, 2, 2, 1);
+    drop(store);
+    at(&["log", "checkpoint", "--store", "store"]);
+    let deal = deal(1).to_string();
+    for (name, wanted) in
+        [("one.json", ["--position", "2"]), ("deal.json", ["--deal", &deal]), ("grown.json", ["--from", "3"])]
+    {
+        let (code, proof) = at(&["log", "prove", wanted[0], wanted[1], "--store", "store"]);
+        assert_eq!(code, 0, "{name}");
+        kept(name, &proof);
+    }
+    let verify =
+        ["log", "verify", "one.json", "deal.json", "grown.json", "kept.txt", "--since", "kept.txt", "--key", key];
+    let (code, said) = at(&verify);
+    assert_eq!((code, said.lines().count()), (0, 4), "{said}");
+    let forged =
+        std::fs::read_to_string(dir.path().join("one.json")).unwrap().replace("\"position\":2", "\"position\":1");
+    kept("forged.json", &forged);
+    assert_eq!(at(&["log", "verify", "kept.txt", "forged.json", "--key", key]).0, 1);
+    let other = self::key().verifier().to_string();
+    assert_eq!(at(&["log", "verify", "one.json", "--key", &other]).0, 1);
+    assert_eq!(at(&["log", "verify", "gone.json", "--key", key]).0, 2);
+    let grown = std::fs::read_to_string(dir.path().join("grown.json")).unwrap().replace("\"from\":3", "\"from\":2");
+    kept("grown.json", &grown);
+    assert_eq!(at(&["log", "verify", "grown.json", "--since", "kept.txt", "--key", key]).0, 1);
 }

@@ -5,8 +5,6 @@ use crate::{ChainLink, DealId};
 /// A SHA-256 hash.
 pub type Hash = [u8; 32];
 
-/// Hashes of an audit path or a consistency proof at most: the tree has at most 2^64 leaves.
-pub const PROOF_HASHES_MAX: usize = 65;
 /// Siblings in the head map at most: one a bit of a deal id.
 const SIBLINGS_MAX: usize = 256;
 
@@ -161,7 +159,8 @@ pub fn verify_consistency(
     if old == *older_root && new == *newer_root { Ok(()) } else { Err(ProofError::Root) }
 }
 
-fn empty_root() -> Hash {
+/// The root of a tree without leaves.
+pub fn empty_root() -> Hash {
     Sha256::digest([]).into()
 }
 
