@@ -13,7 +13,7 @@ use tribunal_engine::{
     audit,
     bus::{Bus, InProcessBus, InProcessLimits, Message, Outgoing},
     effects::outgoing,
-    engine::{Engine, Parts, now},
+    engine::{Engine, Fencing, Parts, now},
     partition::{Job, Partition, Settings},
     store::{Fsync, Store},
 };
@@ -202,6 +202,7 @@ fn end_to_end(envelopes: &[Envelope]) -> f64 {
                 history: None,
                 workers: 1,
                 fuel_per_s: 300_000_000,
+                fencing: Fencing::Off,
             })
             .await
             .expect("starts");

@@ -11,11 +11,17 @@ mod fault;
 mod in_process;
 mod message;
 mod nats;
-mod nats_consumer;
+mod partitioning;
 mod server;
 mod subject;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::{future::BoxFuture, stream::BoxStream};
 use prost::bytes::Bytes;
@@ -25,6 +31,7 @@ pub use self::{
     in_process::{InProcessBus, InProcessLimits},
     message::{HEADER_MESSAGE_ID, HEADER_RECORDED_AT, Message, Notice, Outgoing, message_hash},
     nats::{NatsBus, NatsConfig},
+    partitioning::BusPartition,
     server::{NATS_SERVER_INSTALL, NatsServer, NatsServerFault},
 };
 pub use crate::store::Cursor;
@@ -39,6 +46,13 @@ pub const RECEIPTS: &str = "RECEIPTS";
 pub const REFUSED: &str = "REFUSED";
 /// The stream in which engines claim what only one of them may do: one message a subject, for ever.
 pub const SLOTS: &str = "SLOTS";
+
+/// The stream in which engines say how far their logs are released: see [`crate::fence`].
+pub const FENCES: &str = "FENCES";
+/// The work queue of verifications.
+pub const WORK: &str = "WORK";
+/// The stream of what workers found.
+pub const RESULTS: &str = "RESULTS";
 
 /// The bus de-duplicates message ids over this time.
 pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
@@ -67,6 +81,16 @@ pub trait Bus: Send + Sync {
         valid: &'a (dyn Fn(&[u8]) -> bool + Send + Sync),
     ) -> BoxFuture<'a, Result<Bytes, BusFault>>;
 
+    /// Publishes the message that follows message `after` (0: none) on its subject, and gives its sequence; nothing where
+    /// another one does already, which may be these very bytes where an earlier answer was lost.
+    fn publish_after<'a>(
+        &'a self,
+        stream: &'a str,
+        subject: &'a str,
+        after: u64,
+        bytes: Bytes,
+    ) -> BoxFuture<'a, Result<Option<u64>, BusFault>>;
+
     /// What is published on subjects that match (`*` one token, `>` the rest) from the moment this returns. Not durable:
     /// messages published while the connection is down are missed, so look with [`Bus::find`] as well.
     fn watch<'a>(&'a self, filter: &'a str) -> BoxFuture<'a, Result<BoxStream<'static, Notice>, BusFault>>;
@@ -79,6 +103,30 @@ pub trait Bus: Send + Sync {
 
     /// Whether the bus can be reached right now.
     fn connected(&self) -> bool;
+
+    /// What happened to the connection and to the stream of events so far.
+    fn counts(&self) -> Arc<BusCounts> {
+        Arc::default()
+    }
+}
+
+/// What happened to a bus since the start.
+#[derive(Debug, Default)]
+pub struct BusCounts {
+    /// Connections made, the first one included.
+    pub connections: AtomicU64,
+    /// Consumers that the server lost, or that lost a message on the way; each is made anew after what was read.
+    pub consumers_lost: AtomicU64,
+    /// Times that the stream was another one than was read before, and was read from its beginning.
+    pub restarts: AtomicU64,
+    /// Messages that were removed from the stream before they were read.
+    pub lost: AtomicU64,
+}
+
+impl BusCounts {
+    pub(crate) fn add(count: &AtomicU64, more: u64) {
+        count.fetch_add(more, Ordering::Relaxed);
+    }
 }
 
 /// Reads the stream of events in order.

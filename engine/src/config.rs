@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tribunal_events::Address;
 
-use crate::{failure::Failure, market::settings::MarketConfig, mediator::history::History, policy::Share};
+use crate::{
+    bus::{BusPartition, NatsConfig},
+    failure::Failure, market::settings::MarketConfig, mediator::history::History, policy::Share};
 
 /// All settings.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -46,8 +48,40 @@ pub struct BusConfig {
     pub url: Option<String>,
     /// NATS credentials file.
     pub credentials: Option<PathBuf>,
+    /// File with an nkey's seed.
+    pub nkey: Option<PathBuf>,
+    /// Certificates (PEM) that the server's may come from, beside the system's.
+    pub tls_ca: Option<PathBuf>,
+    /// The own certificate (PEM), where the server asks for one.
+    pub tls_cert: Option<PathBuf>,
+    /// Its key (PEM).
+    pub tls_key: Option<PathBuf>,
     /// Stream of events.
     pub stream: String,
+    /// Servers of a cluster that keep each stream.
+    pub replicas: usize,
+    /// The share of the deals that this engine keeps, `0/4`; absent: all of them.
+    pub partition: Option<BusPartition>,
+    /// Whether several engines that write one stream are kept apart (see `fence.rs`).
+    pub fence: bool,
+}
+
+impl BusConfig {
+    /// How to connect, if there is a server.
+    pub fn nats(&self) -> Option<NatsConfig> {
+        Some(NatsConfig {
+            url: self.url.clone()?,
+            credentials: self.credentials.clone(),
+            nkey: self.nkey.clone(),
+            tls_ca: self.tls_ca.clone(),
+            tls_cert: self.tls_cert.clone(),
+            tls_key: self.tls_key.clone(),
+            stream: self.stream.clone(),
+            replicas: self.replicas,
+            partition: self.partition,
+            sender_only: false,
+        })
+    }
 }
 
 /// Where they are kept.
@@ -286,7 +320,18 @@ impl Default for PolicyConfig {
 
 impl Default for BusConfig {
     fn default() -> Self {
-        Self { url: None, credentials: None, stream: crate::bus::DEALS.into() }
+        Self {
+            url: None,
+            credentials: None,
+            nkey: None,
+            tls_ca: None,
+            tls_cert: None,
+            tls_key: None,
+            stream: crate::bus::DEALS.into(),
+            replicas: 1,
+            partition: None,
+            fence: true,
+        }
     }
 }
 
@@ -408,6 +453,13 @@ pub fn load(file: Option<&PathBuf>, flags: &[(&'static str, Option<String>)]) ->
         figment.extract().map_err(|error| Failure::config(format!("the configuration: {error}")))?;
     if is_default(&figment, "verifiers.memory_bytes_max") {
         config.verifiers.memory_bytes_max = memory_bytes_max(config.verifiers.workers);
+    }
+    if !(1..=5).contains(&config.bus.replicas) {
+        let replicas = config.bus.replicas;
+        return Err(Failure::config(format!("bus.replicas is the number of servers that keep each stream, 1 to 5, not {replicas}")));
+    }
+    if config.bus.partition.is_some() && config.bus.url.is_none() {
+        return Err(Failure::config("bus.partition shares the deals of a NATS server: bus.url is missing"));
     }
     let policy = &config.policy;
     let shares = [

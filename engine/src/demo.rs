@@ -23,7 +23,7 @@ use crate::{
     bus::{Bus, HEADER_RECORDED_AT, InProcessBus, InProcessLimits, NatsBus, NatsConfig, NatsServer, Outgoing},
     config::PolicyConfig,
     effects::outgoing,
-    engine::{Engine, Parts, now},
+    engine::{Engine, Fencing, Parts, now},
     failure::Failure,
     mediator::history::History,
     partition::{CLOCK_SUBJECT, Settings},
@@ -275,6 +275,7 @@ pub async fn stage(fixtures: &Path, folder: &Path, bus: Option<BusChoice>) -> Re
         history: Some(Arc::new(History::open(folder.join("history.jsonl")).map_err(Failure::unavailable)?)),
         workers: std::thread::available_parallelism().map_or(1, usize::from),
         fuel_per_s: PolicyConfig::default().fuel_per_s,
+        fencing: Fencing::Off,
     })
     .await
     .map_err(Failure::unavailable)?;

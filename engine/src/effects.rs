@@ -28,7 +28,7 @@ use crate::{
     failure::with_causes,
     mediator::desk::Desk,
     outbox,
-    partition::Job,
+    partition::{Job, subject_of},
     replay::{load, load_at},
     store::{OutboxEntry, Store},
 };
@@ -57,6 +57,12 @@ pub struct Activity {
     pub signed: AtomicU64,
     /// Whether the log is not signed though it should be.
     pub unsigned: AtomicBool,
+    /// Records that others may see; all of them where nothing is fenced.
+    pub released: AtomicU64,
+    /// Whether nothing is recorded because the bus's clock and this machine's differ.
+    pub clocks_differ: AtomicBool,
+    /// Messages that were recorded before, from a sender that asked again or from a bus that was read again.
+    pub duplicates: AtomicU64,
     /// Following the own contracts.
     pub chain: FollowedChain,
 }
@@ -314,8 +320,7 @@ impl Performer {
 /// Where the envelope is malformed.
 pub fn outgoing(envelope: &Envelope) -> Result<Outgoing, String> {
     let parsed = envelope.clone().parse().map_err(|error| error.to_string())?;
-    let subject = format!("deals.{}.{}", parsed.deal_id(), parsed.kind_name());
-    Ok(Outgoing::new(subject, envelope.encode()).with_message_id(parsed.id().to_string()))
+    Ok(Outgoing::new(subject_of(&parsed), envelope.encode()).with_message_id(parsed.id().to_string()))
 }
 
 /// Whether waiting cannot help any more: a deal that was not funded in time.

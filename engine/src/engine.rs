@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures::StreamExt as _;
 use prost::Message as _;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -18,10 +19,11 @@ use tribunal_events::{ReceiptStatus, Signer, Timestamp, proto};
 use tribunal_verifiers::{ArtifactSource, Service};
 
 use crate::{
-    bus::{BatchLimits, Bus, BusFault, Outgoing},
+    bus::{BatchLimits, Bus, BusFault, Message, Outgoing},
     chain_observer::{self, Following},
     effects::{Activity, Performer},
-    log::LogSigner,
+    fence::{Fence, FenceFault},
+    log::{LogFault, LogSigner},
     mediator::{
         Mediator, MediatorFault,
         desk::{self, Desk},
@@ -39,6 +41,11 @@ use crate::{
 const BATCHES_IN_FLIGHT: usize = 4;
 /// Receipts on their way to the bus at most, in batches.
 const RECEIPTS_IN_FLIGHT: usize = 64;
+
+/// Receipts and refusals that wait for the bus's answer at once.
+const PUBLISHED_IN_FLIGHT: usize = 256;
+/// How far the bus's clock may be ahead of this machine's.
+const CLOCK_AHEAD_MAX: Duration = Duration::from_secs(60);
 
 /// What an engine is made of.
 pub struct Parts {
@@ -62,6 +69,23 @@ pub struct Parts {
     pub workers: usize,
     /// Fuel that this machine is taken to burn in a second until it was measured.
     pub fuel_per_s: u64,
+    /// Whether other engines may write the same stream: nothing leaves then that does not follow what left before.
+    pub fencing: Fencing,
+}
+
+/// Whether what is recorded is fenced before it is released; see [`crate::fence`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Fencing {
+    /// Nobody else can write: the bus is in this process.
+    #[default]
+    Off,
+    /// On the bus.
+    On {
+        /// What names this run of the engine.
+        holder: String,
+        /// Whether what was released before counts for nothing: its store is lost.
+        take_over: bool,
+    },
 }
 
 /// The engine could not start or go on.
@@ -76,6 +100,8 @@ pub enum EngineFault {
     Partition(#[from] PartitionFault),
     #[error(transparent)]
     Mediator(#[from] MediatorFault),
+    #[error(transparent)]
+    Fence(#[from] FenceFault),
     #[error("mediators run here, but no signing history is given")]
     NoHistory,
 }
@@ -101,7 +127,16 @@ impl Engine {
     /// # Errors
     /// Where the store or the bus cannot be read.
     pub async fn start(parts: Parts) -> Result<Self, EngineFault> {
-        let Parts { store, bus, chain, verifier, artifacts, settings, mediators, history, workers, fuel_per_s } = parts;
+        let Parts { store, bus, chain, verifier, artifacts, settings, mediators, history, workers, fuel_per_s, fencing } =
+            parts;
+        // First of all: what is pending is performed at once.
+        let fence = match fencing {
+            Fencing::Off => None,
+            Fencing::On { holder, take_over } => {
+                let (bus, operator) = (Arc::clone(&bus), settings.operator.clone());
+                Some(Fence::take(bus, store.clone(), operator, holder, take_over).await?)
+            }
+        };
         let cancel = CancellationToken::new();
         let tasks = TaskTracker::new();
         let activity = Arc::new(Activity::default());
@@ -115,6 +150,7 @@ impl Engine {
 
         let partition = Partition::new(store.clone(), settings.clone(), bus.stream())?;
         activity.clock_us.store(partition.clock().us(), Ordering::SeqCst);
+        activity.released.store(fence.as_ref().map_or(u64::MAX, |_| store.last_position()), Ordering::SeqCst);
         let pending = store.outbox()?;
         activity.effects.fetch_add(pending.len(), Ordering::SeqCst);
         let _ = to_performer.send(pending);
@@ -161,6 +197,7 @@ impl Engine {
         tasks.spawn(publish(Arc::clone(&bus), receipts, cancel.clone()));
         let writer = Writer {
             partition,
+            fence,
             jobs: from_tasks,
             activity: Arc::clone(&activity),
             effects: to_performer.clone(),
@@ -188,6 +225,7 @@ impl Engine {
         let mut writer = writer;
         writer.catch_up_to(bus.last().await?);
         tasks.spawn_blocking(move || writer.run());
+        let recorded_time = settings.recorded_time;
         let (stop, counts, jobs) = (cancel.clone(), Arc::clone(&activity), to_writer.clone());
         let ready = Arc::new(AtomicBool::new(true));
         let is_ready = Arc::clone(&ready);
@@ -199,6 +237,9 @@ impl Engine {
                 };
                 match batch {
                     Ok(messages) => {
+                        if !recorded_time && !clocks_agree(&messages, &is_ready, &counts, &stop).await {
+                            return;
+                        }
                         counts.jobs.fetch_add(messages.len(), Ordering::SeqCst);
                         if to_writer.send(messages.into_iter().map(Job::Message).collect()).await.is_err() {
                             return;
@@ -252,8 +293,11 @@ impl Engine {
                         Err(broadcast::error::RecvError::Closed) => true,
                     },
                 };
-                let (signing, of) = (Arc::clone(&signer), store.clone());
-                match tokio::task::spawn_blocking(move || signing.checkpoint(&of)).await {
+                let (signing, of, released) = (Arc::clone(&signer), store.clone(), Arc::clone(&counts));
+                let released = move || released.released.load(Ordering::SeqCst);
+                match tokio::task::spawn_blocking(move || signing.checkpoint_released(&of, &released)).await {
+                    // A moment later it will be; or never, and then nobody else must see it either.
+                    Ok(Err(LogFault::Unreleased)) => {}
                     Ok(Ok(note)) => {
                         signed = note.map_or(0, |note| note.checkpoint().size);
                         counts.signed.store(signed, Ordering::Relaxed);
@@ -362,6 +406,7 @@ impl Engine {
 
 struct Writer {
     partition: Partition,
+    fence: Option<Fence>,
     jobs: mpsc::Receiver<Vec<Job>>,
     activity: Arc<Activity>,
     effects: mpsc::UnboundedSender<Vec<OutboxEntry>>,
@@ -413,9 +458,14 @@ impl Writer {
                 Job::Message(message) => Some(message.stream_sequence),
                 _ => None,
             });
-            match self.partition.process(batch) {
-                Ok(processed) => {
+            let processed = self.partition.process(batch).map_err(|fault| fault.to_string());
+            match processed.and_then(|processed| self.fenced(&handle, processed)) {
+                Ok(None) => return,
+                Ok(Some(processed)) => {
                     self.activity.clock_us.store(self.partition.clock().us(), Ordering::SeqCst);
+                    let again = |receipt: &&proto::Receipt| receipt.status == ReceiptStatus::Duplicate as i32;
+                    let again = processed.receipts.iter().filter(again).count() as u64;
+                    self.activity.duplicates.fetch_add(again, Ordering::Relaxed);
                     if !processed.effects.is_empty() {
                         self.activity.effects.fetch_add(processed.effects.len(), Ordering::SeqCst);
                         let _ = self.effects.send(processed.effects.clone());
@@ -436,8 +486,8 @@ impl Writer {
                 }
                 Err(fault) => {
                     // What reached the disk is known only after opening the store again: stop here.
-                    tracing::error!(%fault, "the writer stops; someone must act");
-                    self.failures.send_replace(Some(fault.to_string()));
+                    tracing::error!(fault, "the writer stops; someone must act");
+                    self.failures.send_replace(Some(fault));
                     return;
                 }
             }
@@ -445,7 +495,33 @@ impl Writer {
     }
 }
 
-/// Publishes receipts and refusals after they are durable. One that is lost is asked for again by its sender.
+impl Writer {
+    /// Hands on what may be released: at once without a fence, else when its head is on the bus. Nothing where the engine
+    /// ends meanwhile; what is recorded is released at its next start.
+    fn fenced(
+        &mut self,
+        handle: &tokio::runtime::Handle,
+        processed: Processed,
+    ) -> Result<Option<Processed>, String> {
+        let quiet = processed.records.is_empty() && processed.receipts.is_empty() && processed.effects.is_empty();
+        let Some(fence) = self.fence.as_mut().filter(|_| !quiet) else { return Ok(Some(processed)) };
+        let cancel = self.cancel.clone();
+        handle.block_on(async {
+            tokio::select! {
+                told = fence.advance() => match told {
+                    Ok(records) => {
+                        self.activity.released.store(records, Ordering::SeqCst);
+                        Ok(Some(processed))
+                    }
+                    Err(fault) => Err(fault.to_string()),
+                },
+                () = cancel.cancelled() => Ok(None),
+            }
+        })
+    }
+}
+
+/// Publishes receipts and refusals after they are durable, many at once. One that is lost is asked for again by its sender.
 async fn publish(bus: Arc<dyn Bus>, mut receipts: mpsc::Receiver<Processed>, cancel: CancellationToken) {
     loop {
         let processed = tokio::select! {
@@ -453,19 +529,18 @@ async fn publish(bus: Arc<dyn Bus>, mut receipts: mpsc::Receiver<Processed>, can
             processed = receipts.recv() => processed,
         };
         let Some(processed) = processed else { return };
-        for receipt in &processed.receipts {
-            let out = receipt_message(receipt);
-            if let Err(fault) = bus.publish(out).await {
-                tracing::warn!(%fault, "a receipt was not published; its sender will ask again");
-            }
-        }
-        for refused in processed.refused {
+        let refused = processed.refused.into_iter().map(|refused| {
             let reason: String = refused.reason.chars().take(500).collect();
-            let out = Outgoing::new(format!("refused.{}", refused.reason_code), refused.bytes)
+            Outgoing::new(format!("refused.{}", refused.reason_code), refused.bytes)
                 .with_header("Tribunal-Reason", reason)
-                .with_header("Tribunal-Subject", refused.subject);
-            if let Err(fault) = bus.publish(out).await {
-                tracing::warn!(%fault, "a refusal was not published; it is in the store");
+                .with_header("Tribunal-Subject", refused.subject)
+        });
+        let all = processed.receipts.iter().map(receipt_message).chain(refused);
+        // In order on the wire: of two receipts for one event the later one must come later.
+        let mut answers = futures::stream::iter(all.map(|out| bus.publish(out))).buffered(PUBLISHED_IN_FLIGHT);
+        while let Some(published) = answers.next().await {
+            if let Err(fault) = published {
+                tracing::warn!(%fault, "a receipt or refusal was not published; its sender will ask again");
             }
         }
     }
@@ -512,6 +587,34 @@ async fn tick(
             }
         }
     }
+}
+
+/// Waits until no message is from so far in the future that one of the two clocks must be wrong: time decides who was late,
+/// and a deadline that a wrong clock brings on costs somebody money. Whether to go on.
+async fn clocks_agree(messages: &[Message], ready: &AtomicBool, counts: &Activity, stop: &CancellationToken) -> bool {
+    let latest = messages.iter().map(|message| message.at).max().unwrap_or_default();
+    let most = u64::try_from(CLOCK_AHEAD_MAX.as_micros()).unwrap_or(u64::MAX);
+    let mut said = false;
+    while latest.us().saturating_sub(now().us()) > most {
+        if !said {
+            tracing::error!(
+                bus = %latest, here = %now(),
+                "the bus's clock and this machine's differ by more than a minute; nothing is recorded until they agree: someone must act"
+            );
+            said = true;
+            counts.clocks_differ.store(true, Ordering::Relaxed);
+            ready.store(false, Ordering::SeqCst);
+        }
+        tokio::select! {
+            () = stop.cancelled() => return false,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+    if said {
+        counts.clocks_differ.store(false, Ordering::Relaxed);
+        ready.store(true, Ordering::SeqCst);
+    }
+    true
 }
 
 /// The time of this machine: for waiting, and for a bus in this process. Never for deciding.

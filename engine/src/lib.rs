@@ -22,6 +22,7 @@ pub mod effects;
 pub mod engine;
 pub mod equivocation;
 pub mod failure;
+pub mod fence;
 pub mod follow;
 pub mod http;
 pub mod import;

@@ -73,6 +73,9 @@ pub enum LogFault {
         /// Records signed for.
         published: u64,
     },
+    /// The newest records may not be seen by others yet.
+    #[error("the newest records are not released yet")]
+    Unreleased,
     /// More keys than anybody needs.
     #[error("{CERTIFICATES_MAX} keys have signed this log; that is the limit")]
     Keys,
@@ -129,12 +132,27 @@ impl LogSigner {
     /// # Errors
     /// [`LogFault::Behind`], [`LogFault::Forked`]: this log is not the one that was signed before.
     pub fn checkpoint(&self, store: &Store) -> Result<Option<SignedCheckpoint>, LogFault> {
+        self.checkpoint_released(store, &|| u64::MAX)
+    }
+
+    /// [`LogSigner::checkpoint`] where `released` tells how many records others may see.
+    ///
+    /// # Errors
+    /// As there; [`LogFault::Unreleased`] while the log is longer.
+    pub fn checkpoint_released(
+        &self,
+        store: &Store,
+        released: &dyn Fn() -> u64,
+    ) -> Result<Option<SignedCheckpoint>, LogFault> {
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(last) = &*published {
             self.check(store, last.checkpoint())?;
         }
         store.seal_log(|state: &LogState| {
             let LogState { size, root, heads } = *state;
+            if size > released() {
+                return Err(LogFault::Unreleased);
+            }
             let origin = self.key.verifier().origin().to_owned();
             let note = match &*published {
                 // Signed before, and lost to the store by a crash.

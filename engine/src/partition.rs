@@ -471,6 +471,11 @@ impl Partition {
     }
 }
 
+/// Where an event is published: by its subject alone it reaches the partition, and those who listen for it.
+pub fn subject_of(event: &ParsedEvent) -> String {
+    format!("deals.{}.{}", event.deal_id(), event.kind_name())
+}
+
 /// Decodes a message; anything wrong with it becomes a refusal.
 fn arrive(message: Message) -> Arrival {
     let (mut event_id, mut deal_id) = (EventId::default(), DealId::default());
@@ -484,7 +489,14 @@ fn arrive(message: Message) -> Arrival {
                 match envelope.parse() {
                     Ok(parsed) => {
                         deal_id = parsed.deal_id();
-                        Step::Parsed(Box::new(parsed))
+                        let expected = subject_of(&parsed);
+                        if message.subject == expected {
+                            Step::Parsed(Box::new(parsed))
+                        } else {
+                            let found: String = message.subject.chars().take(200).collect();
+                            let reason = format!("the event belongs on subject {expected}, not on {found}");
+                            Step::Refused { code: "subject", reason }
+                        }
                     }
                     Err(error) => {
                         // Read again for its refusal alone: copies of every good event would cost more.

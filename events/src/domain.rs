@@ -29,11 +29,15 @@ mod typed {
         struct Silence { bytes32 termsHash; uint32 round; bytes32 silentHash; }
         #[derive(Debug, PartialEq, Eq)]
         struct LogKey { string origin; bytes32 publicKey; }
+        #[derive(Debug, PartialEq, Eq)]
+        struct LogHead { string stream; uint64 records; bytes32 root; string holder; }
     }
 }
 
 /// EIP-712 `LogKey`: an operator's word on the key that signs its log's checkpoints.
 pub(crate) use typed::LogKey as LogKeyStruct;
+/// EIP-712 `LogHead`: an operator's word to its own engines on how far the log of a stream of events is released, by whom.
+pub use typed::LogHead as LogHeadStruct;
 /// EIP-712 `Move`: what a party does in the contract, signed so that anyone can relay it.
 pub use typed::Move;
 /// EIP-712 `Panel`: the operator's word on who was drawn; `panelHash` is `keccak256(abi.encode(address[]))`.

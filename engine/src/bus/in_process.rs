@@ -12,8 +12,8 @@ use tokio::{
 use tribunal_events::Timestamp;
 
 use super::{
-    BatchLimits, Bus, BusFault, ConsumeStart, Consumer, Cursor, DEALS, DUPLICATE_WINDOW, HEADER_RECORDED_AT, Message,
-    Notice, Outgoing, RECEIPTS, REFUSED, VERDICTS,
+    BatchLimits, Bus, BusFault, ConsumeStart, Consumer, Cursor, DEALS, DUPLICATE_WINDOW, FENCES, HEADER_RECORDED_AT,
+    Message, Notice, Outgoing, RECEIPTS, REFUSED, VERDICTS,
     message::{self, message_hash},
     subject,
 };
@@ -55,7 +55,7 @@ struct Shared {
 }
 
 struct State {
-    streams: [Stream; 4],
+    streams: [Stream; 5],
     /// Sequence of the last event consumed.
     consumed: u64,
 }
@@ -106,7 +106,13 @@ impl Stream {
 impl InProcessBus {
     /// An empty bus whose time is `clock`'s.
     pub fn new(clock: impl Fn() -> Timestamp + Send + Sync + 'static, limits: InProcessLimits) -> Self {
-        let streams = [(DEALS, "deals.>"), (VERDICTS, "verdicts.>"), (RECEIPTS, "receipts.>"), (REFUSED, "refused.>")];
+        let streams = [
+            (DEALS, "deals.>"),
+            (VERDICTS, "verdicts.>"),
+            (RECEIPTS, "receipts.>"),
+            (REFUSED, "refused.>"),
+            (FENCES, "fences.>"),
+        ];
         let state = State { streams: streams.map(|(name, filter)| Stream::new(name, filter)), consumed: 0 };
         let created_us = clock().us();
         Self(Arc::new(Shared {
@@ -134,7 +140,7 @@ impl InProcessBus {
             let room = shared.consumed.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            if let Some(result) = shared.try_publish(&out) {
+            if let Some(result) = shared.try_publish(&out, None) {
                 return result;
             }
             room.await;
@@ -155,14 +161,17 @@ impl Shared {
         Ok(claims.entry(subject.to_owned()).or_insert(bytes).clone())
     }
 
-    /// Nothing where the backlog is full.
-    fn try_publish(&self, out: &Outgoing) -> Option<Result<u64, BusFault>> {
+    /// Nothing where the backlog is full, or another message than `after` is the last on this subject.
+    fn try_publish(&self, out: &Outgoing, after: Option<u64>) -> Option<Result<u64, BusFault>> {
         let now = (self.clock)();
         let mut state = self.state();
         let consumed = state.consumed;
         let Some(stream) = state.streams.iter_mut().find(|stream| subject::matches(stream.filter, &out.subject)) else {
             return Some(Err(BusFault::NoStream(out.subject.clone())));
         };
+        if after.is_some_and(|after| stream.by_subject.get(&out.subject).copied().unwrap_or(0) != after) {
+            return None;
+        }
         stream.forget_ids(now);
         if let Some(id) = &out.message_id
             && let Some(sequence) = stream.by_id.get(id)
@@ -275,6 +284,17 @@ impl Bus for InProcessBus {
         // Nothing gets in but by this very call, from this process.
         let claimed = self.0.claim(subject, bytes);
         std::future::ready(claimed).boxed()
+    }
+
+    fn publish_after<'a>(
+        &'a self,
+        _stream: &'a str,
+        subject: &'a str,
+        after: u64,
+        bytes: Bytes,
+    ) -> BoxFuture<'a, Result<Option<u64>, BusFault>> {
+        let taken = self.0.try_publish(&Outgoing::new(subject, bytes), Some(after)).transpose();
+        std::future::ready(taken).boxed()
     }
 
     fn watch<'a>(&'a self, filter: &'a str) -> BoxFuture<'a, Result<BoxStream<'static, Notice>, BusFault>> {

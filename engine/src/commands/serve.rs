@@ -8,10 +8,10 @@ use tribunal_events::{Address, Domain, Signer, SigningKey};
 use tribunal_verifiers::{ArtifactSource, Service};
 
 use crate::{
-    bus::{Bus, InProcessBus, InProcessLimits, NatsBus, NatsConfig},
+    bus::{Bus, InProcessBus, InProcessLimits, NatsBus},
     chain_observer::Following,
     config::{self, ChainConfig, Config},
-    engine::{Engine, Parts, now},
+    engine::{Engine, Fencing, Parts, now},
     failure::Failure,
     follow::{Followed, Follower},
     http::HttpState,
@@ -49,6 +49,9 @@ pub struct Args {
     /// Overrides http.listen.
     #[arg(long)]
     listen: Option<String>,
+    /// Go on from this store though the bus knows of another or longer record: only where that one is lost for good.
+    #[arg(long)]
+    take_over: bool,
 }
 
 /// Runs the command until it is asked to stop.
@@ -73,16 +76,17 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
         [] => None,
         _ => Some(Arc::new(History::open(config.signing_history()).map_err(Failure::unavailable)?)),
     };
-    let nats = match &config.bus.url {
-        Some(url) => {
-            let settings = NatsConfig {
-                credentials: config.bus.credentials.clone(),
-                stream: config.bus.stream.clone(),
-                ..NatsConfig::new(url.clone())
-            };
-            Some(NatsBus::connect(settings).await.map_err(Failure::unavailable)?)
-        }
+    let nats = match config.bus.nats() {
+        Some(settings) => Some(NatsBus::connect(settings).await.map_err(Failure::unavailable)?),
         None => None,
+    };
+    let fencing = match &nats {
+        // An inbox's name is used once.
+        Some(nats) if config.bus.fence => {
+            let holder = nats.client().new_inbox().trim_start_matches("_INBOX.").to_owned();
+            Fencing::On { holder, take_over: args.take_over }
+        }
+        _ => Fencing::Off,
     };
     let bus: Arc<dyn Bus> = match &nats {
         Some(nats) => Arc::new(nats.clone()),
@@ -115,6 +119,7 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
         history: history.clone(),
         workers: config.verifiers.workers,
         fuel_per_s: config.policy.fuel_per_s,
+        fencing,
     })
     .await
     .map_err(Failure::unavailable)?;

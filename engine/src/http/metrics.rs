@@ -140,8 +140,7 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
             &[("", lag)],
         );
     }
-    let connected = u64::from(state.0.bus.connected());
-    text.metric("tribunal_bus_connected", "gauge", "Whether the bus can be reached.", &[("", connected)]);
+    bus(&mut text, &state);
     let ready = u64::from((state.0.ready)());
     text.metric("tribunal_ready", "gauge", "Whether events are read and written.", &[("", ready)]);
     let counts = state.reporter().counts();
@@ -167,6 +166,31 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
     let streams = (super::STREAMS_MAX - state.0.streams.available_permits()) as u64;
     text.metric("tribunal_http_streams", "gauge", "Open streams of events.", &[("", streams)]);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.0).into_response()
+}
+
+/// How the bus stands, and what happened to it since the start.
+fn bus(text: &mut Text, state: &HttpState) {
+    let (bus, activity) = (&state.0.bus, &state.0.activity);
+    let connected = u64::from(bus.connected());
+    text.metric("tribunal_bus_connected", "gauge", "Whether the bus can be reached.", &[("", connected)]);
+    let counts = bus.counts();
+    let read = |count: &std::sync::atomic::AtomicU64| [("", count.load(Ordering::Relaxed))];
+    let reconnects = counts.connections.load(Ordering::Relaxed).saturating_sub(1);
+    text.metric("tribunal_bus_reconnects_total", "counter", "Times that a connection was made anew.", &[("", reconnects)]);
+    let help = "Consumers that the broker lost, or that lost a message on the way; made anew after what was read.";
+    text.metric("tribunal_bus_consumers_lost_total", "counter", help, &read(&counts.consumers_lost));
+    let help = "Times that the stream was another one than was read before, and was read from its beginning.";
+    text.metric("tribunal_bus_restarts_total", "counter", help, &read(&counts.restarts));
+    let help = "Messages that were removed from the stream before they were read.";
+    text.metric("tribunal_bus_lost_messages_total", "counter", help, &read(&counts.lost));
+    let help = "Messages taken from the bus that are on their way to the record.";
+    let in_flight = activity.jobs.load(Ordering::SeqCst) as u64;
+    text.metric("tribunal_bus_in_flight_messages", "gauge", help, &[("", in_flight)]);
+    let help = "Messages whose event was recorded before: asked again by their sender, or read again from the bus.";
+    text.metric("tribunal_bus_redeliveries_total", "counter", help, &read(&activity.duplicates));
+    let help = "Whether nothing is recorded because the bus's clock is more than a minute ahead of this machine's.";
+    let differ = u64::from(activity.clocks_differ.load(Ordering::Relaxed));
+    text.metric("tribunal_bus_clocks_differ", "gauge", help, &[("", differ)]);
 }
 
 /// How the desks stand, and what happened there since the start.

@@ -18,7 +18,7 @@ use tribunal_engine::{
     bus::{Bus, InProcessBus, InProcessLimits, Outgoing},
     chain_observer::Following,
     effects::outgoing,
-    engine::{Engine, Parts, now},
+    engine::{Engine, Fencing, Parts, now},
     mediator::history::History,
     partition::Settings,
     replay::load,
@@ -101,6 +101,7 @@ impl World {
             history: Some(Arc::new(History::open(self.folder.path().join("h.jsonl")).unwrap())),
             workers: 1,
             fuel_per_s: 300_000_000,
+            fencing: Fencing::Off,
         });
         let engine = engine.await.unwrap();
         engine.follow_chain(following);

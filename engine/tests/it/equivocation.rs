@@ -9,7 +9,7 @@ use tribunal_engine::{
     audit::{AuditOptions, Scope, audit},
     bus::{Bus, InProcessBus, InProcessLimits, Message},
     effects::outgoing,
-    engine::{Engine, Parts, now},
+    engine::{Engine, Fencing, Parts, now},
     equivocation::{Evidence, Outcome, found},
     outbox,
     partition::{Job, Partition, Settings},
@@ -261,6 +261,7 @@ impl World {
             history: None,
             workers: 1,
             fuel_per_s: 300_000_000,
+            fencing: Fencing::Off,
         };
         let engine = Engine::start(parts).await.unwrap();
         Self { store, bus, money, engine, folder }

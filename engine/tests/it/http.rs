@@ -12,7 +12,7 @@ use tokio::{
 };
 use tribunal_engine::{
     bus::{Bus, InProcessBus, InProcessLimits},
-    engine::{Engine, Parts, now},
+    engine::{Engine, Fencing, Parts, now},
     http::{HttpState, serve},
     log::LogSigner,
     mediator::history::History,
@@ -69,6 +69,7 @@ impl World {
             history: Some(Arc::new(History::open(folder.path().join("history.jsonl")).unwrap())),
             workers: 1,
             fuel_per_s: 300_000_000,
+            fencing: Fencing::Off,
         })
         .await
         .unwrap();

@@ -16,7 +16,7 @@ use tribunal_core::Deal;
 use tribunal_engine::{
     bus::{BatchLimits, Bus, InProcessBus, InProcessLimits, NatsBus, NatsConfig, NatsServer},
     effects::outgoing,
-    engine::{Engine, Parts, now},
+    engine::{Engine, Fencing, Parts, now},
     mediator::history::{Entry, Exchange, History, HistoryFault, Slot},
     partition::Settings,
     replay::load,
@@ -183,6 +183,7 @@ impl World {
             history: Some(Arc::new(History::open(folder.path().join("h.jsonl")).unwrap())),
             workers: 2,
             fuel_per_s: 300_000_000,
+            fencing: Fencing::Off,
         })
         .await
         .unwrap();

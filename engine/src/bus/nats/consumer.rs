@@ -10,10 +10,10 @@ use async_nats::{
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use tokio::{sync::watch, time::Instant};
 
-use super::{
-    BatchLimits, BusFault, ConsumeStart, Consumer, Cursor, HEADER_MESSAGE_ID, HEADER_RECORDED_AT, Message,
+use super::{NatsBus, failed, timestamp};
+use crate::bus::{
+    BatchLimits, BusCounts, BusFault, ConsumeStart, Consumer, Cursor, HEADER_MESSAGE_ID, HEADER_RECORDED_AT, Message,
     message::{self, message_hash},
-    nats::{NatsBus, failed, timestamp},
 };
 
 /// A pull request lives this long.
@@ -32,7 +32,7 @@ const REFUSALS_MAX: u32 = 10;
 
 /// An ordered consumer: ephemeral, without acknowledgements. What the server loses of it is made again after the last
 /// message taken, once that message has been found to be the one taken.
-pub(super) struct NatsConsumer {
+pub(in crate::bus) struct NatsConsumer {
     bus: NatsBus,
     connections: watch::Receiver<u64>,
     attached: Option<Attached>,
@@ -75,7 +75,7 @@ enum Arrival {
 }
 
 impl NatsConsumer {
-    pub(super) async fn attach_first(bus: NatsBus, after: Option<Cursor>) -> Result<Self, BusFault> {
+    pub(in crate::bus) async fn attach_first(bus: NatsBus, after: Option<Cursor>) -> Result<Self, BusFault> {
         let connections = bus.connections.clone();
         let position = after.map(|cursor| Position {
             stream_created_us: cursor.stream_created_us,
@@ -93,7 +93,7 @@ impl NatsConsumer {
     async fn attach(&mut self) -> Result<(), BusFault> {
         self.attached = None;
         self.connections.borrow_and_update();
-        let stream = self.bus.ensure_stream(super::Bus::stream(&self.bus)).await?;
+        let stream = self.bus.ensure_events(self.bus.partition().map(|partition| partition.index())).await?;
         let info = stream.get_info().await.map_err(|error| failed("reading the stream's state", error))?;
         let stream_created_us = timestamp(info.created).us();
         let mut position = self.position.unwrap_or(Position { stream_created_us, incarnation: 0, last: None });
@@ -101,6 +101,7 @@ impl NatsConsumer {
             let incarnation = position.incarnation.saturating_add(1);
             tracing::warn!(reason, incarnation, "the bus lost what was read from it; it is read from its beginning");
             self.start = ConsumeStart::Restarted { reason, incarnation };
+            BusCounts::add(&self.bus.counts.restarts, 1);
             position = Position { stream_created_us, incarnation, last: None };
         }
         self.position = Some(position);
@@ -158,11 +159,12 @@ impl NatsConsumer {
             return Ok(Some(format!("the stream ends at {last}, message {sequence} was read before")));
         }
         if sequence < state.first_sequence {
-            return Ok(None); // trimmed by the stream's limits: nothing to compare with
+            // Trimmed or purged: nothing to compare with. What was not read of it is told when the next message comes.
+            return Ok(None);
         }
         match self.bus.raw_message(sequence).await? {
             None => Ok(Some(format!("message {sequence} is gone"))),
-            Some(found) if message_hash(&found.subject, &found.payload) != hash => {
+            Some(found) if message_hash(&self.bus.logical(&found.subject), &found.payload) != hash => {
                 Ok(Some(format!("message {sequence} is another one than was read before")))
             }
             Some(_) => Ok(None),
@@ -284,6 +286,15 @@ impl NatsConsumer {
         if delivery != attached.next_delivery || position.last.is_some_and(|(last, _)| sequence <= last) {
             return self.detach("a message was lost on the way");
         }
+        // From the beginning, a stream starts where its limits let it start.
+        let lost = position.last.map_or(0, |(last, _)| sequence - last - 1);
+        if lost > 0 {
+            tracing::error!(
+                from = sequence - lost, to = sequence - 1,
+                "messages were removed from the bus before they were read; their senders hold no receipt and send again"
+            );
+            BusCounts::add(&self.bus.counts.lost, lost);
+        }
         attached.next_delivery += 1;
         attached.owed = attached.owed.saturating_sub(1);
         self.failures = 0;
@@ -293,7 +304,7 @@ impl NatsConsumer {
             stream_sequence: sequence,
             recorded_at: message::recorded_at(header(HEADER_RECORDED_AT).as_deref()),
             message_id: header(HEADER_MESSAGE_ID),
-            subject: message.subject.to_string(),
+            subject: self.bus.logical(&message.subject),
             payload: message.payload,
             at,
             stream_created_us: attached.stream_created_us,
@@ -305,6 +316,7 @@ impl NatsConsumer {
 
     fn detach(&mut self, reason: &str) {
         tracing::info!(reason, "the consumer is made anew");
+        BusCounts::add(&self.bus.counts.consumers_lost, 1);
         self.attached = None;
     }
 
