@@ -6,9 +6,11 @@ use prost::Message;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(["tribunal/v1/tribunal.proto"], ["proto"])?;
+    // Requests and verdicts have their Rust types elsewhere: of their messages only the description is needed.
+    let all = protox::compile(["tribunal/v1/tribunal.proto", "tribunal/v1/verification.proto"], ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    fs::write(out.join("descriptors.bin"), all.encode_to_vec())?;
+    let descriptors = protox::compile(["tribunal/v1/tribunal.proto"], ["proto"])?;
     prost_build::Config::new()
         .btree_map(["."])
         .enum_attribute("tribunal.v1.Party", "#[derive(serde::Serialize, serde::Deserialize)]")

@@ -32,8 +32,9 @@ pub use self::{
     message::{HEADER_MESSAGE_ID, HEADER_RECORDED_AT, Message, Notice, Outgoing, message_hash},
     nats::{NatsBus, NatsConfig},
     partitioning::BusPartition,
-    server::{NATS_SERVER_INSTALL, NatsServer, NatsServerFault},
+    server::{NATS_SERVER_INSTALL, NatsServer, NatsServerFault, NatsServerOptions},
 };
+pub(crate) use self::nats::timestamp;
 pub use crate::store::Cursor;
 
 /// The stream of signed events.

@@ -17,6 +17,7 @@ pub mod sign;
 pub mod store;
 pub mod submit;
 pub mod verify;
+pub mod worker;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -69,6 +70,8 @@ enum Command {
     Mediator(mediator::Args),
     /// Cases of marketplaces that this operator judges for.
     Market(market::Args),
+    /// Do verifications for engines of the same operator.
+    Worker(worker::Args),
 }
 
 /// Parses the command line, runs the command and gives its exit code.
@@ -104,6 +107,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Policy(args) => policy::run(args, json),
             Command::Mediator(args) => mediator::run(args, json).await,
             Command::Market(args) => market::run(args, json).await,
+            Command::Worker(args) => worker::run(args, json).await,
         }
     });
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));

@@ -12,7 +12,9 @@ use tribunal_events::Address;
 
 use crate::{
     bus::{BusPartition, NatsConfig},
-    failure::Failure, market::settings::MarketConfig, mediator::history::History, policy::Share};
+    external::ExternalConfig,
+    failure::Failure,
+    market::settings::MarketConfig, mediator::history::History, policy::Share};
 
 /// All settings.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -36,6 +38,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// `[policy]`
     pub policy: PolicyConfig,
+    /// `[worker]`
+    pub worker: WorkerConfig,
     /// `[markets.NAME]`
     pub markets: BTreeMap<String, MarketConfig>,
 }
@@ -163,6 +167,23 @@ pub struct VerifiersConfig {
     pub wall_ms_max: u64,
     /// Folders with modules and data.
     pub artifacts: Vec<PathBuf>,
+    /// Accounts of workers whose results count: where there are any, verification requests that find all places here taken
+    /// go to the work queue on the bus.
+    pub queue: Vec<Address>,
+    /// Requests that may wait for the queue at once.
+    pub queue_waiting_max: usize,
+    /// Out-of-process verifiers by name.
+    pub external: BTreeMap<String, ExternalConfig>,
+}
+
+/// A verification worker, `tribunal worker`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkerConfig {
+    /// The key that signs its results.
+    pub keystore: Option<PathBuf>,
+    /// Its password.
+    pub password_file: Option<PathBuf>,
 }
 
 /// How the record is made a transparency log.
@@ -237,6 +258,8 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// Bearer token that writing needs; absent: none.
     pub token: Option<String>,
+    /// Where this API is seen from outside: out-of-process verifiers that answer later call there.
+    pub public_url: Option<String>,
 }
 
 impl Config {
@@ -383,6 +406,9 @@ impl Default for VerifiersConfig {
             output_bytes_max: limits.output_bytes_max,
             wall_ms_max: limits.wall_ms_max,
             artifacts: Vec::new(),
+            queue: Vec::new(),
+            queue_waiting_max: 1024,
+            external: BTreeMap::new(),
         }
     }
 }
@@ -401,7 +427,7 @@ impl VerifiersConfig {
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), token: None }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), token: None, public_url: None }
     }
 }
 

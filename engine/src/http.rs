@@ -59,6 +59,7 @@ use crate::{
     bus::Bus,
     effects::Activity,
     engine::Engine,
+    external::{ANSWER_BYTES_MAX, Callbacks},
     market::Market,
     mediator::{
         desk::Desk,
@@ -70,6 +71,10 @@ use crate::{
     submit::Patience,
 };
 
+/// Header of a verification request: milliseconds after which its sender does not wait any more.
+pub const HEADER_TIMEOUT: &str = "Tribunal-Timeout-Ms";
+/// Header in place of a verification request: the `request_id` of one that is not wanted any more.
+pub const HEADER_CANCEL: &str = "Tribunal-Cancel";
 /// Bytes of posted events at most.
 const EVENTS_BODY_BYTES_MAX: usize = 4 << 20;
 /// Requests under way at most, streams of events apart.
@@ -116,6 +121,8 @@ struct Shared {
     metrics: metrics::Cache,
     /// Books of mediators, kept up to where they were asked for last.
     accounts: Mutex<Accounts>,
+    /// Answers of out-of-process verifiers that come later.
+    callbacks: Arc<Callbacks>,
     /// Mediators that run here.
     mediators: Vec<Address>,
     /// Where they work: on this engine's record, and on those that are followed.
@@ -156,6 +163,7 @@ impl HttpState {
             answers: Default::default(),
             metrics: metrics::Cache::default(),
             accounts: Mutex::default(),
+            callbacks: Arc::default(),
             mediators: Vec::new(),
             desks: engine.desk().cloned().into_iter().collect(),
             markets: Vec::new(),
@@ -186,6 +194,12 @@ impl HttpState {
     #[must_use]
     pub fn with_desks(self, desks: &[Arc<Desk>]) -> Self {
         self.change(|shared| shared.desks.extend_from_slice(desks))
+    }
+
+    /// Takes answers of out-of-process verifiers. Before the state is cloned.
+    #[must_use]
+    pub fn with_callbacks(self, callbacks: Arc<Callbacks>) -> Self {
+        self.change(|shared| shared.callbacks = callbacks)
     }
 
     /// Shows these marketplaces too. Before the state is cloned.
@@ -314,6 +328,10 @@ pub fn router(state: HttpState) -> Router {
         .merge(reading)
         .merge(writing)
         .merge(verifying)
+        .route(
+            "/api/v1/callbacks/{token}",
+            post(callback).layer(DefaultBodyLimit::max(ANSWER_BYTES_MAX + 1)),
+        )
         .route("/api/v1/events/stream", get(events::stream))
         .fallback(|uri: Uri| async move { Problem::missing(format!("there is nothing at {}", uri.path())) })
         .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
@@ -512,8 +530,40 @@ async fn verify(
         let detail = format!("a verification request is application/json, not {kind:?}");
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", detail));
     }
-    let verdict = state.reporter().verify(body?.to_vec()).await?;
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(request_id) = header(HEADER_CANCEL) {
+        let cancelled = state.reporter().cancel(request_id);
+        return Ok(Json(json!({ "request_id": request_id, "cancelled": cancelled })));
+    }
+    let within = timeout(header(HEADER_TIMEOUT)).map_err(|problem| Problem::bad("bad-request", problem))?;
+    let verdict = state.reporter().verify_within(body?.to_vec(), within).await?;
     Ok(Json(Value::clone(&verdict)))
+}
+
+/// Reads [`HEADER_TIMEOUT`].
+///
+/// # Errors
+/// A sentence that says what it must be.
+pub fn timeout(value: Option<&str>) -> Result<Option<Duration>, String> {
+    let Some(value) = value else { return Ok(None) };
+    match value.trim().parse::<u64>() {
+        Ok(ms @ 1..=86_400_000) => Ok(Some(Duration::from_millis(ms))),
+        _ => Err(format!("{HEADER_TIMEOUT} is a number of milliseconds, 1 to 86400000, not {value:?}")),
+    }
+}
+
+/// An out-of-process verifier's answer that comes later.
+async fn callback(
+    State(state): State<HttpState>,
+    token: Result<Path<String>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<StatusCode, Problem> {
+    let Path(token) = token?;
+    if state.0.callbacks.take(&token, body?.to_vec()) {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(Problem::missing("nobody waits for an answer here, or not any more"))
+    }
 }
 
 async fn ready(State(state): State<HttpState>) -> Response {

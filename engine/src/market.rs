@@ -688,7 +688,7 @@ fn verify(
     let request = Request::parse(&request.to_string()).map_err(Unverified::Bad)?;
     let verdict = verifier.verify_within(&request, wall_ms).map_err(Unverified::Bad)?;
     let mut report = verdict.to_json();
-    report::sign(&mut report, &verdict, request.digest(), domain, signer).map_err(Unverified::Unsigned)?;
+    report::sign(&mut report, verdict.digest, request.digest(), domain, signer).map_err(Unverified::Unsigned)?;
     Ok(report)
 }
 

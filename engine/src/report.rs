@@ -4,30 +4,39 @@
 //! anyone could have a vote signed by asking.
 //! **Invariant:** a request that names a deal is verified only if it asks what that deal's terms and claim say.
 
+mod answers;
+
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use serde_json::Value;
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 use tribunal_events::{
     Address, B256, Claim, DealId, Digest, Domain, EventKind, ReportStruct, Signer, SignerFault, SigningKey, Terms,
     VerdictKind,
 };
 use tribunal_verifiers::{
-    ArtifactFault, ArtifactSource, BadRequest, Method, Reference, Request, Service, Verdict, Vote,
+    ArtifactFault, ArtifactSource, BadRequest, Method, Reference, Request, Service, Vote,
 };
 
-use crate::{replay::ReplayFault, store::Store};
+use self::answers::Answers;
+use crate::{
+    replay::ReplayFault,
+    store::Store,
+    work::{WorkQueue, is_conclusive},
+};
 
-/// Answers kept for their request ids at most.
-const ANSWERS_MAX: usize = 1024;
-/// Bytes of those answers at most.
-const ANSWERS_BYTES_MAX: usize = 64 << 20;
+/// Requests that are read and looked up side by side.
+const PREPARING_MAX: usize = 4;
+/// What is added to the time that a job may take where another machine does it: for the way, and for its turn there.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why there is no verdict.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +50,12 @@ pub enum ReportFault {
     /// As many as allowed run and wait already.
     #[error("too many verifications run and wait here already; ask again later")]
     Busy,
+    /// The time that the caller gave is over.
+    #[error("not verified within the {0} ms that the request gives")]
+    Deadline(u128),
+    /// Whoever asked does not want to know any more.
+    #[error("cancelled")]
+    Cancelled,
     /// The deal cannot be read.
     #[error("the record of the deal cannot be read: {0}")]
     Record(#[from] ReplayFault),
@@ -56,6 +71,8 @@ impl ReportFault {
             Self::BadRequest(_) => "bad-request",
             Self::RequestIdReused(_) => "request-id-reused",
             Self::Busy => "busy",
+            Self::Deadline(_) => "deadline",
+            Self::Cancelled => "cancelled",
             Self::Record(_) => "record",
             Self::Ended(_) => "internal",
         }
@@ -107,15 +124,22 @@ struct Inner {
     artifacts: Arc<dyn ArtifactSource>,
     store: Store,
     key: SigningKey,
+    preparing: Arc<Semaphore>,
     running: Arc<Semaphore>,
     places: Arc<Semaphore>,
+    /// Other machines that verify where all places here are taken.
+    queue: OnceLock<Arc<WorkQueue>>,
     answers: Mutex<Answers>,
+    /// Requests under way that their sender may cancel, by request id.
+    under_way: Mutex<BTreeMap<String, Vec<CancellationToken>>>,
     counts: ReportCounts,
 }
 
 /// A request that is ready to be verified.
 struct Prepared {
     request: Request,
+    /// The same with content addresses in the place of file names.
+    pinned: Request,
     digest: Digest,
     domain: Domain,
     artifacts: ReadOnce,
@@ -136,9 +160,12 @@ impl Reporter {
             artifacts,
             store,
             key,
+            preparing: Arc::new(Semaphore::new(PREPARING_MAX)),
             running: Arc::new(Semaphore::new(running_max)),
             places: Arc::new(Semaphore::new(running_max.saturating_add(limits.waiting_max))),
+            queue: OnceLock::new(),
             answers: Mutex::default(),
+            under_way: Mutex::default(),
             counts: ReportCounts::default(),
         }))
     }
@@ -153,16 +180,41 @@ impl Reporter {
         &self.0.counts
     }
 
+    /// Gives work to other machines where all places here are taken, and takes on as much more.
+    pub fn share_work(&self, queue: Arc<WorkQueue>, waiting_more: usize) {
+        if self.0.queue.set(queue).is_ok() {
+            self.0.places.add_permits(waiting_more);
+        }
+    }
+
+    /// The work that other machines do.
+    pub fn queue(&self) -> Option<&Arc<WorkQueue>> {
+        self.0.queue.get()
+    }
+
     /// Verifies the request in this JSON text. Gives the verdict JSON of INTERFACES with `signer` and `signature`, and
     /// `request_digest`, the other half of what is signed.
     ///
     /// # Errors
     /// [`ReportFault`].
     pub async fn verify(&self, text: Vec<u8>) -> Result<Arc<Value>, ReportFault> {
-        let answer = self.answer(text).await;
+        self.verify_within(text, None).await
+    }
+
+    /// [`Reporter::verify`] for a caller that waits so long at most.
+    ///
+    /// # Errors
+    /// [`ReportFault`].
+    pub async fn verify_within(&self, text: Vec<u8>, within: Option<Duration>) -> Result<Arc<Value>, ReportFault> {
+        let answer = match within {
+            None => self.answer(text, None).await,
+            Some(within) => tokio::time::timeout(within, self.answer(text, Some(within)))
+                .await
+                .unwrap_or_else(|_| Err(ReportFault::Deadline(within.as_millis()))),
+        };
         let counts = &self.0.counts;
         match &answer {
-            Ok(_) => {}
+            Ok(_) | Err(ReportFault::Cancelled | ReportFault::Deadline(_)) => {}
             Err(ReportFault::BadRequest(_) | ReportFault::RequestIdReused(_)) => {
                 counts.bad_requests.fetch_add(1, Ordering::Relaxed);
             }
@@ -174,31 +226,64 @@ impl Reporter {
         answer
     }
 
-    async fn answer(&self, text: Vec<u8>) -> Result<Arc<Value>, ReportFault> {
+    /// Ends the verification of the request with this id; everybody who waits for it is told so. Whether there was one.
+    pub fn cancel(&self, request_id: &str) -> bool {
+        let found = self.0.under_way().remove(request_id).unwrap_or_default();
+        found.iter().for_each(CancellationToken::cancel);
+        !found.is_empty()
+    }
+
+    async fn answer(&self, text: Vec<u8>, within: Option<Duration>) -> Result<Arc<Value>, ReportFault> {
         let inner = &self.0;
         let place = Arc::clone(&inner.places).try_acquire_owned().map_err(|_| ReportFault::Busy)?;
         let place = Arc::new(place);
-        let prepared = self.blocking(&place, move |inner| inner.prepare(&text)).await??;
-        let Some(id) = prepared.request.request_id.clone() else { return self.run(&place, prepared).await };
+        let prepared = self.blocking(&inner.preparing, &place, move |inner| inner.prepare(&text)).await??;
+        let Some(id) = prepared.request.request_id.clone() else { return self.run(&place, prepared, within).await };
         let cell = inner.answers().cell(&id, prepared.digest)?;
-        let answer = cell.get_or_try_init(|| self.run(&place, prepared)).await?;
+        let under_way = UnderWay::of(inner, &id);
+        let answer = tokio::select! {
+            answer = cell.get_or_try_init(|| self.run(&place, prepared, within)) => answer?,
+            () = under_way.cancelled.cancelled() => return Err(ReportFault::Cancelled),
+        };
         inner.answers().keep(&id, &cell, answer);
         Ok(Arc::clone(answer))
     }
 
-    async fn run(&self, place: &Arc<OwnedSemaphorePermit>, prepared: Prepared) -> Result<Arc<Value>, ReportFault> {
-        let verdict = self.blocking(place, move |inner| inner.verify(&prepared)).await??;
+    async fn run(
+        &self,
+        place: &Arc<OwnedSemaphorePermit>,
+        prepared: Prepared,
+        within: Option<Duration>,
+    ) -> Result<Arc<Value>, ReportFault> {
+        let inner = &self.0;
+        let wall = prepared.request.job.as_ref().map_or(0, |job| job.limits.wall_ms.min(inner.verifier.wall_ms_max()));
+        if let Some(queue) = inner.queue.get().filter(|_| inner.running.available_permits() == 0) {
+            let patience = within.unwrap_or_else(|| Duration::from_millis(wall) + QUEUE_PATIENCE);
+            match queue.verify(&prepared.pinned, patience).await {
+                Ok((verdict, worker)) if is_conclusive(&verdict) => {
+                    return inner.countersign(verdict, worker, &prepared).map(Arc::new);
+                }
+                Ok((verdict, worker)) => {
+                    let code = verdict["reason"]["code"].as_str().unwrap_or_default();
+                    tracing::info!(%worker, code, "a worker could not tell; it is verified here");
+                }
+                Err(fault) => tracing::warn!(%fault, "the work queue gave no result; it is verified here"),
+            }
+        }
+        let wall_ms_max = within.map_or(u64::MAX, |within| u64::try_from(within.as_millis()).unwrap_or(u64::MAX));
+        let verdict = self.blocking(&inner.running, place, move |inner| inner.verify(&prepared, wall_ms_max)).await??;
         Ok(Arc::new(verdict))
     }
 
     /// Runs work on a thread of its own, in turn. It keeps its place though nobody waits for it any more.
     async fn blocking<T: Send + 'static>(
         &self,
+        turns: &Arc<Semaphore>,
         place: &Arc<OwnedSemaphorePermit>,
         work: impl FnOnce(&Inner) -> T + Send + 'static,
     ) -> Result<T, ReportFault> {
         let (inner, place) = (Arc::clone(&self.0), Arc::clone(place));
-        let permit = Arc::clone(&inner.running).acquire_owned().await;
+        let permit = Arc::clone(turns).acquire_owned().await;
         let permit = permit.map_err(|error| ReportFault::Ended(error.to_string()))?;
         let task = tokio::task::spawn_blocking(move || {
             let _held = (permit, place);
@@ -213,16 +298,36 @@ impl Inner {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn under_way(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<CancellationToken>>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts and signs what a worker found.
+    fn countersign(&self, mut verdict: Value, worker: Address, prepared: &Prepared) -> Result<Value, ReportFault> {
+        let ended = |what: &str| ReportFault::Ended(format!("worker {worker:#x} gave {what}"));
+        let counted = usize::from(verdict["verdict"] != "valid");
+        let digest = verdict["digest"].as_str().and_then(|text| text.strip_prefix("blake3:"));
+        let digest: [u8; 32] = digest
+            .and_then(|digits| hex::decode(digits).ok())
+            .and_then(|bytes| bytes.try_into().ok())
+            .ok_or_else(|| ended("no digest"))?;
+        self.counts.verdicts[counted].fetch_add(1, Ordering::Relaxed);
+        verdict["evidence"]["host"]["worker"] = format!("{worker:#x}").into();
+        sign(&mut verdict, Digest::new(digest), prepared.digest, prepared.domain, &self.key).expect("the key is here");
+        Ok(verdict)
+    }
+
     fn prepare(&self, text: &[u8]) -> Result<Prepared, ReportFault> {
         let text = std::str::from_utf8(text).map_err(|error| bad("request", error.to_string()))?;
         let request = Request::parse(text)?;
         let artifacts = ReadOnce { source: Arc::clone(&self.artifacts), files: Mutex::default() };
-        let digest = self.verifier.request_digest_from(&request, &artifacts)?;
+        let pinned = self.verifier.pinned(&request, &artifacts)?;
+        let digest = pinned.digest();
         let domain = match &request.deal_id {
             Some(deal_id) => self.check_recorded(&request, deal_id, digest, &artifacts)?,
             None => Domain::default(),
         };
-        Ok(Prepared { request, digest, domain, artifacts })
+        Ok(Prepared { request, pinned, digest, domain, artifacts })
     }
 
     /// The deal's domain, if the request asks what the deal says.
@@ -265,8 +370,8 @@ impl Inner {
         Err(bad("deal_id", format!("the request is not what deal {deal_id} records")))
     }
 
-    fn verify(&self, prepared: &Prepared) -> Result<Value, ReportFault> {
-        let verdict = self.verifier.verify_from(&prepared.request, &prepared.artifacts)?;
+    fn verify(&self, prepared: &Prepared, wall_ms_max: u64) -> Result<Value, ReportFault> {
+        let verdict = self.verifier.verify_from_within(&prepared.request, &prepared.artifacts, wall_ms_max)?;
         let counted = match verdict.verdict {
             VerdictKind::Valid => 0,
             VerdictKind::Invalid => 1,
@@ -274,26 +379,26 @@ impl Inner {
         };
         self.counts.verdicts[counted].fetch_add(1, Ordering::Relaxed);
         let mut answer = verdict.to_json();
-        sign(&mut answer, &verdict, prepared.digest, prepared.domain, &self.key).expect("the key is here");
+        sign(&mut answer, verdict.digest, prepared.digest, prepared.domain, &self.key).expect("the key is here");
         Ok(answer)
     }
 }
 
-/// Signs a verdict as a `Report` on the request with this digest: puts `request_digest`, `signer` and `signature` into its
+/// Signs a verdict, by its digest, as a `Report` on the request with this digest: puts `request_digest`, `signer` and `signature` into its
 /// JSON.
 ///
 /// # Errors
 /// Where a remote signer fails; a key that is here never does.
 pub fn sign(
     answer: &mut Value,
-    verdict: &Verdict,
+    verdict_digest: Digest,
     request_digest: Digest,
     domain: Domain,
     key: &dyn Signer,
 ) -> Result<(), SignerFault> {
     let preimage = domain.preimage(&ReportStruct {
         requestDigest: B256::new(*request_digest.bytes()),
-        verdictDigest: B256::new(*verdict.digest.bytes()),
+        verdictDigest: B256::new(*verdict_digest.bytes()),
     });
     answer["request_digest"] = format!("blake3:{}", hex::encode(request_digest.bytes())).into();
     answer["signer"] = format!("{:#x}", key.address()).into();
@@ -359,55 +464,31 @@ impl ArtifactSource for ReadOnce {
     }
 }
 
-type Cell = Arc<OnceCell<Arc<Value>>>;
-
-/// Answers by request id, the oldest forgotten first.
-#[derive(Default)]
-struct Answers {
-    by_id: BTreeMap<String, Answer>,
-    order: VecDeque<String>,
-    bytes: usize,
+/// A request under way that may be cancelled.
+struct UnderWay<'a> {
+    inner: &'a Inner,
+    id: &'a str,
+    cancelled: CancellationToken,
 }
 
-struct Answer {
-    digest: Digest,
-    cell: Cell,
-    bytes: usize,
+impl<'a> UnderWay<'a> {
+    fn of(inner: &'a Inner, id: &'a str) -> Self {
+        let cancelled = CancellationToken::new();
+        inner.under_way().entry(id.to_owned()).or_default().push(cancelled.clone());
+        Self { inner, id, cancelled }
+    }
 }
 
-impl Answers {
-    /// Where the answer to this request is, or will be.
-    fn cell(&mut self, id: &str, digest: Digest) -> Result<Cell, ReportFault> {
-        if let Some(known) = self.by_id.get(id) {
-            if known.digest != digest {
-                return Err(ReportFault::RequestIdReused(id.to_owned()));
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        // One that is over is cancelled to be told from those that are not.
+        self.cancelled.cancel();
+        let mut under_way = self.inner.under_way();
+        if let Some(tokens) = under_way.get_mut(self.id) {
+            tokens.retain(|token| !token.is_cancelled());
+            if tokens.is_empty() {
+                under_way.remove(self.id);
             }
-            return Ok(Arc::clone(&known.cell));
-        }
-        let cell = Cell::default();
-        self.by_id.insert(id.to_owned(), Answer { digest, cell: Arc::clone(&cell), bytes: 0 });
-        self.order.push_back(id.to_owned());
-        self.trim();
-        Ok(cell)
-    }
-
-    /// Counts the bytes of an answer once it is known.
-    fn keep(&mut self, id: &str, cell: &Cell, answer: &Value) {
-        if let Some(known) = self.by_id.get_mut(id)
-            && Arc::ptr_eq(&known.cell, cell)
-            && known.bytes == 0
-        {
-            known.bytes = answer.to_string().len();
-            self.bytes += known.bytes;
-            self.trim();
-        }
-    }
-
-    fn trim(&mut self) {
-        while self.order.len() > ANSWERS_MAX || (self.bytes > ANSWERS_BYTES_MAX && self.order.len() > 1) {
-            let Some(oldest) = self.order.pop_front() else { return };
-            let forgotten = self.by_id.remove(&oldest).map_or(0, |answer| answer.bytes);
-            self.bytes -= forgotten;
         }
     }
 }

@@ -30,6 +30,8 @@ mod typed {
         #[derive(Debug, PartialEq, Eq)]
         struct LogKey { string origin; bytes32 publicKey; }
         #[derive(Debug, PartialEq, Eq)]
+        struct WorkResult { bytes32 requestDigest; bytes32 resultHash; }
+        #[derive(Debug, PartialEq, Eq)]
         struct LogHead { string stream; uint64 records; bytes32 root; string holder; }
     }
 }
@@ -38,6 +40,9 @@ mod typed {
 pub(crate) use typed::LogKey as LogKeyStruct;
 /// EIP-712 `LogHead`: an operator's word to its own engines on how far the log of a stream of events is released, by whom.
 pub use typed::LogHead as LogHeadStruct;
+/// EIP-712 `WorkResult`: a worker's word to its operator's engines on what came of a verification; `resultHash` is the BLAKE3
+/// of the bytes it sends.
+pub use typed::WorkResult as WorkResultStruct;
 /// EIP-712 `Move`: what a party does in the contract, signed so that anyone can relay it.
 pub use typed::Move;
 /// EIP-712 `Panel`: the operator's word on who was drawn; `panelHash` is `keccak256(abi.encode(address[]))`.

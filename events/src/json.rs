@@ -41,3 +41,29 @@ pub fn to_value<T: Message>(name: &str, message: &T) -> serde_json::Value {
     let options = SerializeOptions::new().use_proto_field_name(true);
     dynamic.serialize_with_options(serde_json::value::Serializer, &options).expect("every message has a JSON form")
 }
+
+/// The JSON form of an encoded message `name`, fields that are not set left out.
+///
+/// # Errors
+/// A sentence that says why the bytes are no such message.
+///
+/// # Panics
+/// Where `name` is no message of the schema.
+pub fn from_bytes(name: &str, bytes: &[u8]) -> Result<serde_json::Value, String> {
+    let message = DynamicMessage::decode(descriptor(name), bytes).map_err(|error| error.to_string())?;
+    let options = SerializeOptions::new().use_proto_field_name(true).skip_default_fields(true);
+    message.serialize_with_options(serde_json::value::Serializer, &options).map_err(|error| error.to_string())
+}
+
+/// The encoded message `name` of this JSON form; fields that the schema does not know are left out.
+///
+/// # Errors
+/// A sentence that says what does not fit.
+///
+/// # Panics
+/// Where `name` is no message of the schema.
+pub fn to_bytes(name: &str, json: &serde_json::Value) -> Result<Vec<u8>, String> {
+    let options = DeserializeOptions::new().deny_unknown_fields(false);
+    let message = DynamicMessage::deserialize_with_options(descriptor(name), json, &options);
+    message.map(|message| message.encode_to_vec()).map_err(|error| error.to_string())
+}

@@ -38,7 +38,9 @@ pub mod proto {
 pub use alloy_primitives::{Address, B256, U256};
 pub use amount::{Amount, Bps};
 pub use claim::{Claim, ClaimedFile, Termination};
-pub use domain::{Domain, LogHeadStruct, Move, MoveAction, PanelStruct, ReportStruct, SilenceStruct, TermsStruct, VerdictStruct};
+pub use domain::{Domain, LogHeadStruct, Move, MoveAction, PanelStruct, ReportStruct, SilenceStruct, TermsStruct, VerdictStruct,
+    WorkResultStruct,
+};
 pub use envelope::{DecodeError, ENVELOPE_BYTES_MAX, Envelope, ParsedEvent, SignFault, SignedEvent};
 pub use event::{EventKind, Payout, Role, VerdictVote};
 pub use foreign::{FOREIGN_ID_BYTES_MAX, Foreign, ForeignCall, ForeignRole, ForeignSaid, Marketplace};

@@ -92,7 +92,7 @@ pub use request::{
     Request, VOTES_MAX, Vote,
 };
 pub use service::{ExternalAnswer, ExternalVerifier, OperatorLimits, Service};
-pub use verdict::{Evidence, Reason, Verdict};
+pub use verdict::{Evidence, Reason, Verdict, verdict_digest};
 
 /// A verification fails only because the request is bad; every other failure is an inconclusive verdict.
 pub type VerifyError = BadRequest;

@@ -45,6 +45,8 @@ pub struct ExternalAnswer {
     pub detail: String,
     /// Whatever it looked at; part of the digest as it stands.
     pub evidence: Value,
+    /// Its signature on that, in hex; not part of the digest.
+    pub signature: Option<String>,
 }
 
 /// Asks out-of-process verifiers; the engine plugs in NATS.
@@ -128,8 +130,26 @@ impl Service {
     /// # Errors
     /// As [`Service::verify`].
     pub fn verify_within(&self, request: &Request, wall_ms_max: u64) -> Result<Verdict, BadRequest> {
+        self.verify_from_within(request, self.source.as_ref(), wall_ms_max)
+    }
+
+    /// [`Service::verify_within`] with other sources than the service's own.
+    ///
+    /// # Errors
+    /// As [`Service::verify`].
+    pub fn verify_from_within(
+        &self,
+        request: &Request,
+        source: &dyn ArtifactSource,
+        wall_ms_max: u64,
+    ) -> Result<Verdict, BadRequest> {
         let limits = OperatorLimits { wall_ms_max: wall_ms_max.min(self.limits.wall_ms_max), ..self.limits };
-        self.check(request, self.source.as_ref(), limits)
+        self.check(request, source, limits)
+    }
+
+    /// What this operator allows a job to take, in milliseconds.
+    pub const fn wall_ms_max(&self) -> u64 {
+        self.limits.wall_ms_max
     }
 
     /// Verifies a request with other sources than the service's own.
@@ -171,6 +191,14 @@ impl Service {
             .map_err(|missing| BadRequest::new("job", missing))?;
         self.plain.run(job, &inputs, &self.limits, false).map_err(|_| BadRequest::new("job", "does not run"))?;
         Ok(start.elapsed())
+    }
+
+    /// The request with the BLAKE3 addresses of the bytes in the place of file names, for whoever has other files.
+    ///
+    /// # Errors
+    /// [`BadRequest`] where a file named in the request is not there.
+    pub fn pinned(&self, request: &Request, source: &dyn ArtifactSource) -> Result<Request, BadRequest> {
+        Ok(pin(request, source)?.0)
     }
 
     /// What a `Report` names as its request: BLAKE3 of the canonical JSON, with the BLAKE3 addresses of the bytes in the
@@ -235,6 +263,10 @@ fn external(check: &Check<'_>, verifier: &str) -> Verdict {
     match answer {
         Ok(answer) => {
             evidence.set("external", answer.evidence);
+            if let Some(signature) = answer.signature {
+                evidence.set("external_signature", signature);
+                evidence.local = vec!["external_signature"];
+            }
             Verdict::new(answer.verdict, &answer.code, answer.detail, evidence)
         }
         Err(problem) => {

@@ -101,3 +101,14 @@ fn preimage(verdict: VerdictKind, code: &str, evidence: &Evidence) -> String {
     fields.insert("verifier".into(), evidence.verifier.as_str().into());
     canonical_text(&json!({ "verdict": verdict.word(), "reason": { "code": code }, "evidence": fields }))
 }
+
+/// The digest of a verdict that another verifier gives: over all of its evidence but `verifier_version`, `wall_us` and
+/// `host`.
+pub fn verdict_digest(verdict: VerdictKind, code: &str, evidence: &serde_json::Map<String, Value>) -> Digest {
+    let mut fields = evidence.clone();
+    for local in ["verifier_version", "wall_us", "host"] {
+        fields.remove(local);
+    }
+    let text = canonical_text(&json!({ "verdict": verdict.word(), "reason": { "code": code }, "evidence": fields }));
+    Digest::new(blake3::derive_key("tribunal.v1 verdict", text.as_bytes()))
+}

@@ -418,7 +418,7 @@ fn without_credentials(url: &str) -> String {
     url.split(',').map(|server| hide(server.trim())).collect::<Vec<_>>().join(",")
 }
 
-pub(super) fn timestamp(time: async_nats::datetime::DateTime) -> Timestamp {
+pub(crate) fn timestamp(time: async_nats::datetime::DateTime) -> Timestamp {
     Timestamp::from_us(u64::try_from(time.unix_timestamp_nanos() / 1000).unwrap_or(0))
 }
 

@@ -13,7 +13,6 @@ pub const NATS_SERVER_INSTALL: &str = "apt-get install nats-server";
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(10);
-const MAX_PAYLOAD_BYTES: usize = 1 << 20;
 
 /// A private nats-server could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -35,11 +34,30 @@ pub enum NatsServerFault {
     NotStarted(String),
 }
 
+/// How a private nats-server differs from the usual one.
+#[derive(Clone, Debug)]
+pub struct NatsServerOptions {
+    /// The program.
+    pub program: PathBuf,
+    /// More configuration, in the server's own language: a cluster, TLS, accounts.
+    pub config: String,
+    /// Bytes of a message at most.
+    pub payload_bytes_max: usize,
+}
+
+impl Default for NatsServerOptions {
+    /// The installed one, alone, open to whoever is on this machine, messages up to 1 MiB.
+    fn default() -> Self {
+        Self { program: "nats-server".into(), config: String::new(), payload_bytes_max: 1 << 20 }
+    }
+}
+
 /// A nats-server with JetStream of our own, on a free port of the loopback interface; stopped when dropped.
 pub struct NatsServer {
     child: Child,
     store_dir: PathBuf,
     port: u16,
+    options: NatsServerOptions,
 }
 
 impl NatsServer {
@@ -48,25 +66,34 @@ impl NatsServer {
     /// # Errors
     /// [`NatsServerFault`].
     pub fn start(store_dir: impl AsRef<Path>) -> Result<Self, NatsServerFault> {
-        Self::start_on(store_dir.as_ref(), None)
+        Self::start_with(store_dir, NatsServerOptions::default())
     }
 
-    fn start_on(store_dir: &Path, port: Option<u16>) -> Result<Self, NatsServerFault> {
+    /// [`NatsServer::start`] with other options.
+    ///
+    /// # Errors
+    /// [`NatsServerFault`].
+    pub fn start_with(store_dir: impl AsRef<Path>, options: NatsServerOptions) -> Result<Self, NatsServerFault> {
+        Self::start_on(store_dir.as_ref(), None, options)
+    }
+
+    fn start_on(store_dir: &Path, port: Option<u16>, options: NatsServerOptions) -> Result<Self, NatsServerFault> {
         let fault = |source| NatsServerFault::Io { path: store_dir.to_path_buf(), source };
         std::fs::create_dir_all(store_dir).map_err(fault)?;
         let store_dir = store_dir.canonicalize().map_err(fault)?;
         let quoted = |path: &Path| serde_json::Value::from(path.display().to_string()).to_string();
         let config = format!(
-            "host: 127.0.0.1\nport: {}\nports_file_dir: {}\nmax_payload: {MAX_PAYLOAD_BYTES}\n\
-             jetstream {{ store_dir: {} }}\n",
+            "host: 127.0.0.1\nport: {}\nports_file_dir: {}\nmax_payload: {}\njetstream {{ store_dir: {} }}\n{}\n",
             port.map_or("-1".into(), |port| port.to_string()),
             quoted(&store_dir),
+            options.payload_bytes_max,
             quoted(&store_dir.join("jetstream")),
+            options.config,
         );
         let config_file = store_dir.join("nats-server.conf");
         std::fs::write(&config_file, config).map_err(fault)?;
         let log = File::create(store_dir.join("nats-server.log")).map_err(fault)?;
-        let child = Command::new("nats-server")
+        let child = Command::new(&options.program)
             .arg("-c")
             .arg(&config_file)
             .stdin(Stdio::null())
@@ -78,7 +105,7 @@ impl NatsServer {
             _ => fault(error),
         })?;
         // From here on dropping ends the child.
-        let mut server = Self { child, store_dir, port: port.unwrap_or(0) };
+        let mut server = Self { child, store_dir, port: port.unwrap_or(0), options };
         let deadline = Instant::now() + START_TIMEOUT;
         while !server.answers() {
             let ended = server.child.try_wait().map_err(|source| server.io(source))?;
@@ -104,15 +131,27 @@ impl NatsServer {
     /// [`NatsServerFault`].
     pub fn restart(&mut self) -> Result<(), NatsServerFault> {
         self.stop();
-        *self = Self::start_on(&self.store_dir, Some(self.port))?;
+        *self = Self::start_on(&self.store_dir, Some(self.port), self.options.clone())?;
         Ok(())
+    }
+
+    /// Kills it as a crash would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(self.ports_file());
+    }
+
+    /// The port that clients connect to.
+    pub const fn port(&self) -> u16 {
+        self.port
     }
 
     /// Stops it in order, so that what it acknowledged is in its files; kills it where it does not stop.
     pub fn stop(&mut self) {
         let pid = self.child.id();
         if matches!(self.child.try_wait(), Ok(None)) {
-            let signal = Command::new("nats-server")
+            let signal = Command::new(&self.options.program)
                 .arg("--signal")
                 .arg(format!("quit={pid}"))
                 .stdin(Stdio::null())

@@ -10,8 +10,9 @@ use tribunal_verifiers::{ArtifactSource, Service};
 use crate::{
     bus::{Bus, InProcessBus, InProcessLimits, NatsBus},
     chain_observer::Following,
-    config::{self, ChainConfig, Config},
+    config::{self, ChainConfig, Config, VerifiersConfig},
     engine::{Engine, Fencing, Parts, now},
+    external::{Callbacks, Externals},
     failure::Failure,
     follow::{Followed, Follower},
     http::HttpState,
@@ -23,6 +24,7 @@ use crate::{
     policy::Preflight,
     store::Store,
     watch::Watcher,
+    work::WorkQueue,
 };
 
 /// How often the chain is asked for what happened there.
@@ -96,7 +98,8 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
     tracing::info!(vkey = %log.key().verifier(), "the log is signed by this key");
     let (chain, paying) = chain(&config, &store).await?;
     let artifacts = crate::artifacts::folders(&config.verifiers.artifacts)?;
-    let verifier = Arc::new(Service::new(config.verifiers.limits(), vec![Arc::clone(&artifacts)]));
+    let callbacks = Callbacks::at(config.http.public_url.as_deref());
+    let verifier = verifier(&config.verifiers, &artifacts, nats.as_ref(), &callbacks)?;
     tracing::info!(
         operator = %operator.address(), bus = bus.describe(), chain = chain.describe(),
         escrow = %chain.escrow(), store = %config.store.path.display(), "engine starts"
@@ -155,9 +158,16 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
         .with_store_hint(config.store.path.display().to_string())
         .with_mediators(mediators)
         .with_desks(followed.desks())
-        .with_markets(markets.list());
-    let service =
-        nats.map(|nats| tokio::spawn(crate::service::serve(nats.client().clone(), state.clone(), cancel.clone())));
+        .with_markets(markets.list())
+        .with_callbacks(callbacks);
+    if let Some(nats) = nats.clone().filter(|_| !config.verifiers.queue.is_empty()) {
+        let queue = WorkQueue::new(nats, config.verifiers.queue.iter().copied());
+        state.reporter().share_work(Arc::new(queue), config.verifiers.queue_waiting_max);
+    }
+    let service = nats.map(|nats| {
+        let (client, partition) = (nats.client().clone(), nats.partition());
+        tokio::spawn(crate::service::serve(client, state.clone(), partition, cancel.clone()))
+    });
     let listener = tokio::net::TcpListener::bind(config.http.listen)
         .await
         .map_err(|error| Failure::unavailable(format!("cannot listen on {}: {error}", config.http.listen)))?;
@@ -175,6 +185,20 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
     let grace = Duration::from_secs(config.mediator.grace_s);
     tokio::join!(engine.shutdown(grace), followed.shutdown(grace), markets.shutdown());
     outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// What checks claims, here and at the verifiers that it asks.
+pub(super) fn verifier(
+    config: &VerifiersConfig,
+    artifacts: &Arc<dyn ArtifactSource>,
+    nats: Option<&NatsBus>,
+    callbacks: &Arc<Callbacks>,
+) -> Result<Arc<Service>, Failure> {
+    let client = nats.map(|nats| nats.client().clone());
+    let externals = Externals::new(config.external.clone(), client, Arc::clone(callbacks));
+    let externals = externals.map_err(Failure::unavailable)?;
+    let service = Service::new(config.limits(), vec![Arc::clone(artifacts)]);
+    Ok(Arc::new(service.with_external(Arc::new(externals))))
 }
 
 /// What refuses proposals that the mediators run here would not judge, where the settings want that.

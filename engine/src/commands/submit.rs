@@ -34,6 +34,18 @@ pub struct Args {
     /// NATS credentials file.
     #[arg(long, env = "TRIBUNAL_BUS__CREDENTIALS")]
     credentials: Option<PathBuf>,
+    /// NATS nkey seed file.
+    #[arg(long, env = "TRIBUNAL_BUS__NKEY", value_name = "FILE")]
+    nkey: Option<PathBuf>,
+    /// Certificates (PEM) that the NATS server's may come from.
+    #[arg(long, env = "TRIBUNAL_BUS__TLS_CA", value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// The own certificate (PEM), where the NATS server asks for one.
+    #[arg(long, env = "TRIBUNAL_BUS__TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its key (PEM).
+    #[arg(long, env = "TRIBUNAL_BUS__TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// Bearer token of the HTTP service.
     #[arg(long, env = "TRIBUNAL_HTTP__TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -130,7 +142,15 @@ async fn connect(args: &Args, patience: Patience) -> Result<Route, Failure> {
     let scheme = args.to.split_once("://").map_or("", |(scheme, _)| scheme);
     match scheme {
         "nats" | "tls" | "ws" | "wss" => {
-            let config = NatsConfig { credentials: args.credentials.clone(), ..NatsConfig::new(args.to.clone()) };
+            let config = NatsConfig {
+                credentials: args.credentials.clone(),
+                nkey: args.nkey.clone(),
+                tls_ca: args.tls_ca.clone(),
+                tls_cert: args.tls_cert.clone(),
+                tls_key: args.tls_key.clone(),
+                sender_only: true,
+                ..NatsConfig::new(args.to.clone())
+            };
             let bus = NatsBus::connect(config).await.map_err(Failure::unavailable)?;
             tracing::debug!(bus = bus.describe(), "connected");
             Ok(Route::Nats(Box::new(bus)))

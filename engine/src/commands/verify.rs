@@ -55,7 +55,7 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     let (verdict, digest) = outcome.map_err(|error| bad(format!("{shown}: {error}")))?;
     let mut answer = verdict.to_json();
     if let Some(key) = key {
-        crate::report::sign(&mut answer, &verdict, digest, tribunal_events::Domain::default(), &key)
+        crate::report::sign(&mut answer, verdict.digest, digest, tribunal_events::Domain::default(), &key)
             .expect("the key is here");
     }
     if json {

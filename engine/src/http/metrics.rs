@@ -155,6 +155,19 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
         ("reason=\"busy\"", counts.busy.load(Ordering::Relaxed)),
     ];
     text.metric("tribunal_verifications_refused_total", "counter", "Verification requests turned away.", &failed);
+    if let Some(queue) = state.reporter().queue() {
+        let counts = queue.counts();
+        let read = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+        let became = [
+            ("outcome=\"answered\"", read(&counts.answered)),
+            ("outcome=\"failed\"", read(&counts.failed)),
+        ];
+        text.metric("tribunal_work_total", "counter", "Verifications given to the work queue, ended.", &became);
+        let waiting = read(&counts.offered).saturating_sub(read(&counts.answered) + read(&counts.failed));
+        text.metric("tribunal_work_waiting", "gauge", "Verifications that wait for a worker.", &[("", waiting)]);
+        let help = "Results that no listed worker signed; they count for nothing.";
+        text.metric("tribunal_work_forged_total", "counter", help, &[("", read(&counts.forged))]);
+    }
     let answers: Vec<_> = state
         .0
         .answers

@@ -114,6 +114,9 @@ impl From<ReportFault> for Problem {
                 Self::bad(code, detail).with("field", fault.field().unwrap_or("request"))
             }
             ReportFault::Busy => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail),
+            ReportFault::Deadline(_) => Self::new(StatusCode::GATEWAY_TIMEOUT, code, detail),
+            // Nobody reads it any more but who cancelled; nginx's number for that is no registered status.
+            ReportFault::Cancelled => Self::new(StatusCode::CONFLICT, code, detail),
             ReportFault::Record(_) | ReportFault::Ended(_) => Self::internal(&fault),
         }
     }

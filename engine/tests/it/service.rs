@@ -54,7 +54,7 @@ async fn the_service_is_discovered_and_answers_like_http() {
     let world = World::over(Arc::new(bus), None).await;
     let client = async_nats::connect(server.url()).await.unwrap();
     let cancel = CancellationToken::new();
-    let serving = tokio::spawn(serve(client.clone(), world.state.clone(), cancel.clone()));
+    let serving = tokio::spawn(serve(client.clone(), world.state.clone(), None, cancel.clone()));
     let script = script("service");
     let id = script.terms().deal_id();
     world.record(&accepted(&script)).await;

@@ -21,7 +21,7 @@ impl ExternalVerifier for Oracle {
             _ => return Err("nobody answers".into()),
         };
         let code = format!("says-{verifier}");
-        Ok(ExternalAnswer { verdict, code, detail: "asked".into(), evidence: Value::Null })
+        Ok(ExternalAnswer { verdict, code, detail: "asked".into(), evidence: Value::Null, signature: None })
     }
 }
 
