@@ -26,6 +26,7 @@ use std::{
 use futures::{future::BoxFuture, stream::BoxStream};
 use prost::bytes::Bytes;
 
+pub(crate) use self::nats::timestamp;
 pub use self::{
     fault::BusFault,
     in_process::{InProcessBus, InProcessLimits},
@@ -34,7 +35,6 @@ pub use self::{
     partitioning::BusPartition,
     server::{NATS_SERVER_INSTALL, NatsServer, NatsServerFault, NatsServerOptions},
 };
-pub(crate) use self::nats::timestamp;
 pub use crate::store::Cursor;
 
 /// The stream of signed events.

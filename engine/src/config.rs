@@ -14,7 +14,10 @@ use crate::{
     bus::{BusPartition, NatsConfig},
     external::ExternalConfig,
     failure::Failure,
-    market::settings::MarketConfig, mediator::history::History, policy::Share};
+    market::settings::MarketConfig,
+    mediator::history::History,
+    policy::Share,
+};
 
 /// All settings.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -482,7 +485,9 @@ pub fn load(file: Option<&PathBuf>, flags: &[(&'static str, Option<String>)]) ->
     }
     if !(1..=5).contains(&config.bus.replicas) {
         let replicas = config.bus.replicas;
-        return Err(Failure::config(format!("bus.replicas is the number of servers that keep each stream, 1 to 5, not {replicas}")));
+        return Err(Failure::config(format!(
+            "bus.replicas is the number of servers that keep each stream, 1 to 5, not {replicas}"
+        )));
     }
     if config.bus.partition.is_some() && config.bus.url.is_none() {
         return Err(Failure::config("bus.partition shares the deals of a NATS server: bus.url is missing"));

@@ -127,8 +127,19 @@ impl Engine {
     /// # Errors
     /// Where the store or the bus cannot be read.
     pub async fn start(parts: Parts) -> Result<Self, EngineFault> {
-        let Parts { store, bus, chain, verifier, artifacts, settings, mediators, history, workers, fuel_per_s, fencing } =
-            parts;
+        let Parts {
+            store,
+            bus,
+            chain,
+            verifier,
+            artifacts,
+            settings,
+            mediators,
+            history,
+            workers,
+            fuel_per_s,
+            fencing,
+        } = parts;
         // First of all: what is pending is performed at once.
         let fence = match fencing {
             Fencing::Off => None,
@@ -498,11 +509,7 @@ impl Writer {
 impl Writer {
     /// Hands on what may be released: at once without a fence, else when its head is on the bus. Nothing where the engine
     /// ends meanwhile; what is recorded is released at its next start.
-    fn fenced(
-        &mut self,
-        handle: &tokio::runtime::Handle,
-        processed: Processed,
-    ) -> Result<Option<Processed>, String> {
+    fn fenced(&mut self, handle: &tokio::runtime::Handle, processed: Processed) -> Result<Option<Processed>, String> {
         let quiet = processed.records.is_empty() && processed.receipts.is_empty() && processed.effects.is_empty();
         let Some(fence) = self.fence.as_mut().filter(|_| !quiet) else { return Ok(Some(processed)) };
         let cancel = self.cancel.clone();

@@ -70,7 +70,9 @@ pub enum FenceFault {
         holder: String,
     },
     /// Another engine has taken over.
-    #[error("{holder} writes stream {stream} now ({released} records): this engine released nothing after that and stops")]
+    #[error(
+        "{holder} writes stream {stream} now ({released} records): this engine released nothing after that and stops"
+    )]
     TakenOver {
         /// The stream of events.
         stream: String,
@@ -198,7 +200,9 @@ impl Fence {
                     },
                     Err(fault) => tracing::warn!(%fault, "the bus cannot be asked who writes; nothing is released"),
                 },
-                Err(fault) => tracing::warn!(%fault, "the bus cannot be told how far the log goes; nothing is released"),
+                Err(fault) => {
+                    tracing::warn!(%fault, "the bus cannot be told how far the log goes; nothing is released")
+                }
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);
@@ -211,7 +215,10 @@ impl Fence {
         let Some(message) = found else { return Ok((0, None)) };
         let head = Head::read(&message.payload, self.bus.stream(), self.operator.address());
         if head.is_none() {
-            tracing::error!(subject = self.subject, "a message that is no head of a log stands here; who may write here?");
+            tracing::error!(
+                subject = self.subject,
+                "a message that is no head of a log stands here; who may write here?"
+            );
         }
         Ok((message.stream_sequence, head))
     }

@@ -328,10 +328,7 @@ pub fn router(state: HttpState) -> Router {
         .merge(reading)
         .merge(writing)
         .merge(verifying)
-        .route(
-            "/api/v1/callbacks/{token}",
-            post(callback).layer(DefaultBodyLimit::max(ANSWER_BYTES_MAX + 1)),
-        )
+        .route("/api/v1/callbacks/{token}", post(callback).layer(DefaultBodyLimit::max(ANSWER_BYTES_MAX + 1)))
         .route("/api/v1/events/stream", get(events::stream))
         .fallback(|uri: Uri| async move { Problem::missing(format!("there is nothing at {}", uri.path())) })
         .method_not_allowed_fallback(|method: Method, uri: Uri| async move {

@@ -226,25 +226,25 @@ impl Partition {
 
     /// Recovers the signers of a batch, on all cores where it is large.
     fn authenticate(&mut self, arrivals: &mut Vec<Arrival>) -> Result<(), PartitionFault> {
-        let mut domains = BTreeMap::new();
+        let mut terms = BTreeMap::new();
         for arrival in arrivals.iter() {
             let Step::Parsed(parsed) = &arrival.step else { continue };
-            if let Entry::Vacant(entry) = domains.entry(arrival.deal_id) {
-                let known = self.deal(&arrival.deal_id)?.map(|deal| deal.terms().domain());
-                if let Some(domain) = known.or_else(|| parsed.terms().map(|terms| terms.domain())) {
-                    entry.insert(domain);
+            if let Entry::Vacant(entry) = terms.entry(arrival.deal_id) {
+                let known = self.deal(&arrival.deal_id)?.map(|deal| Arc::clone(deal.terms()));
+                if let Some(known) = known.or_else(|| parsed.terms().cloned()) {
+                    entry.insert(known);
                 }
             }
         }
         let recovered = on_all_cores(std::mem::take(arrivals), |mut arrival| {
             if let Step::Parsed(parsed) = arrival.step {
-                arrival.step = match domains.get(&arrival.deal_id) {
+                arrival.step = match terms.get(&arrival.deal_id) {
                     None => {
                         let rejection = Rejection::UnknownDeal(arrival.deal_id);
                         Step::Refused { code: rejection.code(), reason: rejection.to_string() }
                     }
-                    Some(domain) => match parsed.authenticate(domain) {
-                        Ok(signed) => Step::Signed(Box::new(signed)),
+                    Some(terms) => match parsed.authenticate(&terms.domain()) {
+                        Ok(signed) => Step::Signed(Box::new(signed.recovered_ahead(terms))),
                         Err(error) => Step::Refused { code: "signature", reason: error.to_string() },
                     },
                 };
@@ -493,6 +493,8 @@ fn arrive(message: Message) -> Arrival {
                         if message.subject == expected {
                             Step::Parsed(Box::new(parsed))
                         } else {
+                            // Whoever put it here need not be its sender, who shall not be told that it was refused.
+                            (event_id, deal_id) = Default::default();
                             let found: String = message.subject.chars().take(200).collect();
                             let reason = format!("the event belongs on subject {expected}, not on {found}");
                             Step::Refused { code: "subject", reason }

@@ -22,9 +22,7 @@ use tribunal_events::{
     Address, B256, Claim, DealId, Digest, Domain, EventKind, ReportStruct, Signer, SignerFault, SigningKey, Terms,
     VerdictKind,
 };
-use tribunal_verifiers::{
-    ArtifactFault, ArtifactSource, BadRequest, Method, Reference, Request, Service, Vote,
-};
+use tribunal_verifiers::{ArtifactFault, ArtifactSource, BadRequest, Method, Reference, Request, Service, Vote};
 
 use self::answers::Answers;
 use crate::{

@@ -227,7 +227,8 @@ async fn answer(
         "" | "application/json" | "text/plain" => {}
         kind if name == "verify" && is_protobuf(kind) => {}
         other => {
-            let known = if name == "verify" { "application/json or application/x-protobuf" } else { "application/json" };
+            let known =
+                if name == "verify" { "application/json or application/x-protobuf" } else { "application/json" };
             return Err(error(415, "media-type", &format!("requests are {known}, not {other}")));
         }
     }

@@ -129,7 +129,8 @@ impl WorkQueue {
         }
         let known = earlier.map_or(0, |(sequence, ..)| sequence);
         let out = Outgoing::new(WORK_SUBJECT, request.canonical_json())
-            .with_message_id(format!("{}/{}", hex::encode(digest.bytes()), known))
+            // Asked again it is new work: what was asked for before may have been given up.
+            .with_message_id(format!("{}/{}", hex::encode(digest.bytes()), crate::engine::now().us()))
             .with_header("Content-Type", "application/json")
             .with_header(HEADER_EXPIRES, patience.as_millis().to_string());
         self.bus.publish(out).await?;
@@ -161,7 +162,8 @@ impl WorkQueue {
     /// The last result that is kept.
     async fn found(&self, subject: &str, digest: &Digest) -> Result<Option<(u64, Value, Address)>, BusFault> {
         let failed = |what: String| BusFault::Timeout { doing: "looking for a result", what };
-        let stream = self.bus.jetstream().get_stream_no_info(RESULTS).await.map_err(|error| failed(error.to_string()))?;
+        let stream =
+            self.bus.jetstream().get_stream_no_info(RESULTS).await.map_err(|error| failed(error.to_string()))?;
         match stream.get_last_raw_message_by_subject(subject).await {
             Ok(message) => {
                 let opened = self.open(Some(&message.headers), &message.payload, digest);
@@ -178,8 +180,7 @@ impl WorkQueue {
     fn open(&self, headers: Option<&HeaderMap>, payload: &[u8], digest: &Digest) -> Option<(Value, Address)> {
         let header = |name: &str| Some(headers?.get(name)?.as_str());
         let read = || {
-            let signature: Signature =
-                serde_json::from_value(Value::from(header(HEADER_SIGNATURE)?)).ok()?;
+            let signature: Signature = serde_json::from_value(Value::from(header(HEADER_SIGNATURE)?)).ok()?;
             let signer = signature.recover(Domain::default().digest(&typed(digest, payload))).ok()?;
             let verdict = serde_json::from_slice(payload).ok()?;
             self.workers.contains(&signer).then_some((verdict, signer))

@@ -122,7 +122,10 @@ impl Worker {
                 stream: WORK.into(),
                 field: "consumer workers",
                 expected: format!("ack explicit, ack_wait {ACK_WAIT:?}, max_deliver -1"),
-                found: format!("ack {:?}, ack_wait {:?}, max_deliver {}", found.ack_policy, found.ack_wait, found.max_deliver),
+                found: format!(
+                    "ack {:?}, ack_wait {:?}, max_deliver {}",
+                    found.ack_policy, found.ack_wait, found.max_deliver
+                ),
             });
         }
         Ok(consumer)

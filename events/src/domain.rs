@@ -36,13 +36,10 @@ mod typed {
     }
 }
 
-/// EIP-712 `LogKey`: an operator's word on the key that signs its log's checkpoints.
-pub(crate) use typed::LogKey as LogKeyStruct;
 /// EIP-712 `LogHead`: an operator's word to its own engines on how far the log of a stream of events is released, by whom.
 pub use typed::LogHead as LogHeadStruct;
-/// EIP-712 `WorkResult`: a worker's word to its operator's engines on what came of a verification; `resultHash` is the BLAKE3
-/// of the bytes it sends.
-pub use typed::WorkResult as WorkResultStruct;
+/// EIP-712 `LogKey`: an operator's word on the key that signs its log's checkpoints.
+pub(crate) use typed::LogKey as LogKeyStruct;
 /// EIP-712 `Move`: what a party does in the contract, signed so that anyone can relay it.
 pub use typed::Move;
 /// EIP-712 `Panel`: the operator's word on who was drawn; `panelHash` is `keccak256(abi.encode(address[]))`.
@@ -55,6 +52,9 @@ pub use typed::Silence as SilenceStruct;
 pub use typed::Terms as TermsStruct;
 /// EIP-712 `Verdict`: a mediator's vote in a recorded dispute. Never signed for anything else.
 pub use typed::Verdict as VerdictStruct;
+/// EIP-712 `WorkResult`: a worker's word to its operator's engines on what came of a verification; `resultHash` is the BLAKE3
+/// of the bytes it sends.
+pub use typed::WorkResult as WorkResultStruct;
 
 /// What a [`Move`] does, and what its `data` carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

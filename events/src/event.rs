@@ -4,7 +4,7 @@ use alloy_primitives::{Address, B256};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Amount, Claim, ContentAddress, Digest, Foreign, Outcome, Party, Signature, SignedVerdict, Terms, VerdictKind, proto,
+    Amount, Claim, ContentAddress, Digest, Foreign, MoveAction, Outcome, Party, Signature, SignedVerdict, Terms, VerdictKind, proto,
 };
 
 /// Text of a reason at most, in bytes.
@@ -206,6 +206,41 @@ impl Outcome {
 }
 
 impl EventKind {
+    /// What a party signs inside this event beside the event itself, and what each signature must be over: its consent to the
+    /// terms, and on chain what it does there, so that anyone can relay that. Nothing for what no party says.
+    pub fn consents(&self, terms: &Terms) -> Vec<(Signature, B256)> {
+        let domain = terms.domain();
+        let moved = |signature: &Option<Signature>, action, count, data| {
+            let on_chain = signature.filter(|_| domain.on_chain());
+            on_chain.map(|signature| (signature, domain.move_digest(terms.hash(), action, count, data)))
+        };
+        match self {
+            Self::Proposed { terms_signature, seed_commitment, move_signature, .. }
+            | Self::Agreed { terms_signature, seed_commitment, move_signature, .. } => {
+                let consent = (*terms_signature, domain.terms_digest(terms.money()));
+                let moved = moved(move_signature, MoveAction::Agree, 0, *seed_commitment);
+                std::iter::once(consent).chain(moved).collect()
+            }
+            Self::ResultSubmitted { claim, move_signature } => {
+                let digest = B256::new(*claim.digest().bytes());
+                moved(move_signature, MoveAction::Submit, claim.instruction_count, digest).into_iter().collect()
+            }
+            Self::Accepted { move_signature } => {
+                moved(move_signature, MoveAction::Accept, 0, B256::ZERO).into_iter().collect()
+            }
+            Self::Disputed { move_signature, .. } => {
+                moved(move_signature, MoveAction::Dispute, 0, B256::ZERO).into_iter().collect()
+            }
+            Self::SeedRevealed { seed, move_signature } => {
+                moved(move_signature, MoveAction::Reveal, 0, B256::new(*seed)).into_iter().collect()
+            }
+            Self::Withdrawn { move_signature } => {
+                moved(move_signature, MoveAction::Withdraw, 0, B256::ZERO).into_iter().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// The name of the kind, as in subjects.
     pub const fn name(&self) -> &'static str {
         match self {

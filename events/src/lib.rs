@@ -38,7 +38,8 @@ pub mod proto {
 pub use alloy_primitives::{Address, B256, U256};
 pub use amount::{Amount, Bps};
 pub use claim::{Claim, ClaimedFile, Termination};
-pub use domain::{Domain, LogHeadStruct, Move, MoveAction, PanelStruct, ReportStruct, SilenceStruct, TermsStruct, VerdictStruct,
+pub use domain::{
+    Domain, LogHeadStruct, Move, MoveAction, PanelStruct, ReportStruct, SilenceStruct, TermsStruct, VerdictStruct,
     WorkResultStruct,
 };
 pub use envelope::{DecodeError, ENVELOPE_BYTES_MAX, Envelope, ParsedEvent, SignFault, SignedEvent};

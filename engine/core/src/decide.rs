@@ -144,18 +144,19 @@ fn propose(event: &SignedEvent, context: &Context<'_>) -> Result<(), Rejection> 
         return Err(Rejection::NotAllowed { signer: event.signer(), kind: "proposed" });
     }
     within("proposed", context.now, Timestamp::last_us_of_s(terms.timeouts.agree_by_s))?;
-    consent(terms, event.signer(), terms_signature, *seed_commitment, move_signature.as_ref(), *holds_inputs)
+    consent(terms, event, terms_signature, *seed_commitment, move_signature.as_ref(), *holds_inputs)
 }
 
 fn consent(
     terms: &Terms,
-    signer: Address,
+    event: &SignedEvent,
     terms_signature: &Signature,
     seed_commitment: B256,
     move_signature: Option<&Signature>,
     holds_inputs: bool,
 ) -> Result<(), Rejection> {
-    if terms_signature.recover(terms.domain().terms_digest(terms.money())) != Ok(signer) {
+    let signer = event.signer();
+    if event.recover(terms_signature, terms.domain().terms_digest(terms.money())) != Ok(signer) {
         return Err(Rejection::TermsSignature);
     }
     let needed = terms.timeouts.draw_s > 0;
@@ -165,12 +166,12 @@ fn consent(
     if signer == terms.provider && !holds_inputs {
         return Err(Rejection::InputsNotHeld);
     }
-    check_move(terms, signer, move_signature, MoveAction::Agree, 0, seed_commitment)
+    check_move(terms, event, move_signature, MoveAction::Agree, 0, seed_commitment)
 }
 
 fn check_move(
     terms: &Terms,
-    signer: Address,
+    event: &SignedEvent,
     signature: Option<&Signature>,
     action: MoveAction,
     instruction_count: u64,
@@ -181,7 +182,7 @@ fn check_move(
     }
     let signature = signature.ok_or(Rejection::MoveSignatureMissing)?;
     let digest = terms.domain().move_digest(terms.hash(), action, instruction_count, data);
-    if signature.recover(digest) == Ok(signer) { Ok(()) } else { Err(Rejection::MoveSignature) }
+    if event.recover(signature, digest) == Ok(event.signer()) { Ok(()) } else { Err(Rejection::MoveSignature) }
 }
 
 fn within(kind: &'static str, at: Timestamp, deadline: Timestamp) -> Result<(), Rejection> {
@@ -196,7 +197,7 @@ fn admit(deal: &Deal, event: &SignedEvent, context: &Context<'_>) -> Result<(), 
     let not_allowed = Rejection::NotAllowed { signer, kind: name };
     let wrong_state = Rejection::WrongState { kind: name, state: deal.state() };
     let check = |signature: &Option<Signature>, action, count, data| {
-        check_move(terms, signer, signature.as_ref(), action, count, data)
+        check_move(terms, event, signature.as_ref(), action, count, data)
     };
     match kind {
         EventKind::Agreed { terms_signature, seed_commitment, move_signature, holds_inputs } => {
@@ -205,7 +206,7 @@ fn admit(deal: &Deal, event: &SignedEvent, context: &Context<'_>) -> Result<(), 
                 return Err(not_allowed);
             }
             within(name, now, Timestamp::last_us_of_s(terms.timeouts.agree_by_s))?;
-            consent(terms, signer, terms_signature, *seed_commitment, move_signature.as_ref(), *holds_inputs)
+            consent(terms, event, terms_signature, *seed_commitment, move_signature.as_ref(), *holds_inputs)
         }
         EventKind::ResultSubmitted { claim, move_signature } => {
             if party != Some(Party::Provider) {

@@ -8,7 +8,7 @@ use tribunal_events::{Address, Domain, Signer, SigningKey};
 use tribunal_verifiers::{ArtifactSource, Service};
 
 use crate::{
-    bus::{Bus, InProcessBus, InProcessLimits, NatsBus},
+    bus::{Bus, InProcessBus, InProcessLimits, NatsBus, NatsConfig},
     chain_observer::Following,
     config::{self, ChainConfig, Config, VerifiersConfig},
     engine::{Engine, Fencing, Parts, now},
@@ -27,6 +27,8 @@ use crate::{
     work::WorkQueue,
 };
 
+/// How long a bus that is not there is waited for.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(20);
 /// How often the chain is asked for what happened there.
 const FOLLOW_POLL: Duration = Duration::from_secs(4);
 
@@ -79,7 +81,7 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
         _ => Some(Arc::new(History::open(config.signing_history()).map_err(Failure::unavailable)?)),
     };
     let nats = match config.bus.nats() {
-        Some(settings) => Some(NatsBus::connect(settings).await.map_err(Failure::unavailable)?),
+        Some(settings) => Some(connect(settings).await?),
         None => None,
     };
     let fencing = match &nats {
@@ -185,6 +187,21 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
     let grace = Duration::from_secs(config.mediator.grace_s);
     tokio::join!(engine.shutdown(grace), followed.shutdown(grace), markets.shutdown());
     outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// Connects to a server or cluster that may be starting itself.
+pub(super) async fn connect(settings: NatsConfig) -> Result<NatsBus, Failure> {
+    let until = tokio::time::Instant::now() + CONNECT_PATIENCE;
+    loop {
+        match NatsBus::connect(settings.clone()).await {
+            Ok(bus) => return Ok(bus),
+            Err(fault) if fault.can_retry() && tokio::time::Instant::now() < until => {
+                tracing::warn!(%fault, "the bus is not there yet; trying again");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            Err(fault) => return Err(Failure::unavailable(fault)),
+        }
+    }
 }
 
 /// What checks claims, here and at the verifiers that it asks.

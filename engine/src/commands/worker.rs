@@ -5,14 +5,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 use tokio_util::sync::CancellationToken;
 use tribunal_events::SigningKey;
 
-use crate::{
-    bus::NatsBus,
-    config,
-    external::Callbacks,
-    failure::Failure,
-    keystore,
-    worker::Worker,
-};
+use crate::{config, external::Callbacks, failure::Failure, keystore, worker::Worker};
 
 /// Does verifications for engines of the same operator, from the work queue on the bus.
 #[derive(Debug, clap::Args)]
@@ -57,7 +50,7 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
         return Err(Failure::config("worker.keystore names the key that signs results; it is missing"));
     };
     let key: SigningKey = keystore::load(keystore, config.worker.password_file.as_deref())?;
-    let bus = NatsBus::connect(settings).await.map_err(Failure::unavailable)?;
+    let bus = super::serve::connect(settings).await?;
     let artifacts = crate::artifacts::folders(&config.verifiers.artifacts)?;
     let service = super::serve::verifier(&config.verifiers, &artifacts, Some(&bus), &Callbacks::at(None))?;
     let worker = Worker::new(bus, service, key, config.verifiers.workers);

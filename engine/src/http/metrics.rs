@@ -158,10 +158,7 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
     if let Some(queue) = state.reporter().queue() {
         let counts = queue.counts();
         let read = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
-        let became = [
-            ("outcome=\"answered\"", read(&counts.answered)),
-            ("outcome=\"failed\"", read(&counts.failed)),
-        ];
+        let became = [("outcome=\"answered\"", read(&counts.answered)), ("outcome=\"failed\"", read(&counts.failed))];
         text.metric("tribunal_work_total", "counter", "Verifications given to the work queue, ended.", &became);
         let waiting = read(&counts.offered).saturating_sub(read(&counts.answered) + read(&counts.failed));
         text.metric("tribunal_work_waiting", "gauge", "Verifications that wait for a worker.", &[("", waiting)]);
@@ -189,7 +186,12 @@ fn bus(text: &mut Text, state: &HttpState) {
     let counts = bus.counts();
     let read = |count: &std::sync::atomic::AtomicU64| [("", count.load(Ordering::Relaxed))];
     let reconnects = counts.connections.load(Ordering::Relaxed).saturating_sub(1);
-    text.metric("tribunal_bus_reconnects_total", "counter", "Times that a connection was made anew.", &[("", reconnects)]);
+    text.metric(
+        "tribunal_bus_reconnects_total",
+        "counter",
+        "Times that a connection was made anew.",
+        &[("", reconnects)],
+    );
     let help = "Consumers that the broker lost, or that lost a message on the way; made anew after what was read.";
     text.metric("tribunal_bus_consumers_lost_total", "counter", help, &read(&counts.consumers_lost));
     let help = "Times that the stream was another one than was read before, and was read from its beginning.";

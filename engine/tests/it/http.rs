@@ -13,6 +13,7 @@ use tokio::{
 use tribunal_engine::{
     bus::{Bus, InProcessBus, InProcessLimits},
     engine::{Engine, Fencing, Parts, now},
+    external::Callbacks,
     http::{HttpState, serve},
     log::LogSigner,
     mediator::history::History,
@@ -25,7 +26,7 @@ use tribunal_events::{
     tlog::{Evidence, Hash, LogCertificate, LogKey, SignedCheckpoint},
 };
 use tribunal_fixtures::{Script, TermsBuilder, jobs, keys};
-use tribunal_verifiers::{ArtifactSource, FolderSource, OperatorLimits, Request, Service};
+use tribunal_verifiers::{ArtifactSource, ExternalVerifier, FolderSource, OperatorLimits, Request, Service};
 
 pub const TOKEN: &str = "open sesame";
 
@@ -36,6 +37,7 @@ pub struct World {
     pub state: HttpState,
     pub address: SocketAddr,
     pub client: reqwest::Client,
+    pub callbacks: Arc<Callbacks>,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
 }
@@ -47,11 +49,20 @@ impl World {
     }
 
     pub async fn over(bus: Arc<dyn Bus>, token: Option<&str>) -> Self {
+        Self::asking(bus, token, None).await
+    }
+
+    /// With out-of-process verifiers.
+    pub async fn asking(bus: Arc<dyn Bus>, token: Option<&str>, externals: Option<Arc<dyn ExternalVerifier>>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path().join("store"), Fsync::Never).unwrap();
         let artifacts: Arc<dyn ArtifactSource> =
             Arc::new(FolderSource::open(&jobs::folder().join("wordcount")).unwrap());
-        let verifier = Arc::new(Service::new(OperatorLimits::default(), vec![Arc::clone(&artifacts)]));
+        let mut verifier = Service::new(OperatorLimits::default(), vec![Arc::clone(&artifacts)]);
+        if let Some(externals) = externals {
+            verifier = verifier.with_external(externals);
+        }
+        let verifier = Arc::new(verifier);
         let operator = keys::key("operator");
         let engine = Engine::start(Parts {
             store,
@@ -73,17 +84,19 @@ impl World {
         })
         .await
         .unwrap();
-        let state = HttpState::new(&engine, verifier, artifacts, operator, token.map(str::to_owned))
-            .with_mediators(vec![keys::address("m1")]);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let callbacks = Callbacks::at(Some(&format!("http://{address}/")));
+        let state = HttpState::new(&engine, verifier, artifacts, operator, token.map(str::to_owned))
+            .with_mediators(vec![keys::address("m1")])
+            .with_callbacks(Arc::clone(&callbacks));
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn(serve(listener, state.clone(), async move {
             let _ = stopped.await;
         }));
         tribunal_contracts::install_tls();
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap();
-        Self { folder, engine, state, address, client, stop, serving }
+        Self { folder, engine, state, address, client, callbacks, stop, serving }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -140,7 +153,7 @@ pub fn script(name: &str) -> Script {
     Script::new(terms(name))
 }
 
-fn terms(name: &str) -> Arc<Terms> {
+pub fn terms(name: &str) -> Arc<Terms> {
     TermsBuilder::new(name).without_contract().agree_by_s(now().s() + 3600).build()
 }
 
@@ -161,7 +174,7 @@ fn deal_request(terms: &Terms, claim: &proto::Claim) -> Value {
 }
 
 /// The wordcount job with its right result, by file names.
-fn wordcount_request() -> Value {
+pub fn wordcount_request() -> Value {
     let job: Value =
         serde_json::from_slice(&std::fs::read(jobs::folder().join("wordcount/job.json")).unwrap()).unwrap();
     let expected = |name: &str| json!({ "artifact": format!("expected/{name}") });

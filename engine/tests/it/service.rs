@@ -107,7 +107,8 @@ async fn the_service_is_discovered_and_answers_like_http() {
         ("tribunal.proof", HeaderMap::new(), "{\"position\": 99}", "404", "not-found: "),
         ("tribunal.checkpoint", HeaderMap::new(), "{\"size\": 99}", "404", "not-signed: "),
         ("tribunal.verify", HeaderMap::new(), "{", "400", "bad-request: "),
-        ("tribunal.verify", protobuf, "", "415", "media-type: "),
+        ("tribunal.verify", protobuf.clone(), "", "400", "bad-request: "),
+        ("tribunal.checkpoint", protobuf, "", "415", "media-type: "),
     ] {
         let message = ask(&client, subject, headers, payload).await;
         let (found, text) = service_error(&message).unwrap_or_else(|| panic!("{subject} {payload}"));

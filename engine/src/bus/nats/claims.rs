@@ -2,11 +2,7 @@
 
 use std::sync::PoisonError;
 
-use async_nats::jetstream::{
-    context::PublishErrorKind,
-    message::PublishMessage,
-    stream::RawMessageErrorKind,
-};
+use async_nats::jetstream::{context::PublishErrorKind, message::PublishMessage, stream::RawMessageErrorKind};
 use prost::bytes::Bytes;
 
 use super::{NatsBus, failed};

@@ -290,7 +290,8 @@ impl NatsConsumer {
         let lost = position.last.map_or(0, |(last, _)| sequence - last - 1);
         if lost > 0 {
             tracing::error!(
-                from = sequence - lost, to = sequence - 1,
+                from = sequence - lost,
+                to = sequence - 1,
                 "messages were removed from the bus before they were read; their senders hold no receipt and send again"
             );
             BusCounts::add(&self.bus.counts.lost, lost);

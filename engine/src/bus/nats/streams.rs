@@ -8,9 +8,7 @@ use async_nats::jetstream::{
 };
 
 use super::{NatsBus, without_credentials};
-use crate::bus::{
-    BusFault, BusPartition, DUPLICATE_WINDOW, FENCES, RECEIPTS, REFUSED, RESULTS, SLOTS, VERDICTS, WORK,
-};
+use crate::bus::{BusFault, BusPartition, DUPLICATE_WINDOW, FENCES, RECEIPTS, REFUSED, RESULTS, SLOTS, VERDICTS, WORK};
 
 /// Heads of logs that are kept for each of them.
 const FENCES_KEPT: i64 = 64;
@@ -55,11 +53,14 @@ impl NatsBus {
             let (doing, what) = ("creating a stream", error.to_string());
             match error.kind() {
                 CreateStreamErrorKind::TimedOut => BusFault::Timeout { doing, what },
-                CreateStreamErrorKind::JetStreamUnavailable => {
+                CreateStreamErrorKind::JetStreamUnavailable if !what.contains("temporarily") => {
                     BusFault::NoJetStream { url: without_credentials(&self.config.url), what }
                 }
                 // A cluster that is just starting, or has lost too many of its servers.
-                _ if what.contains("no suitable peers") || what.contains("insufficient resources") => {
+                _ if ["temporarily", "no suitable peers", "insufficient resources"]
+                    .iter()
+                    .any(|it| what.contains(it)) =>
+                {
                     BusFault::Timeout { doing, what: format!("{name}: {what}") }
                 }
                 _ => BusFault::Refused { doing, what: format!("{name}: {what}") },
@@ -114,7 +115,11 @@ fn check(name: &str, requested: &stream::Config, found: &stream::Config) -> Resu
         ("mirror", "false".into(), found.mirror.is_some().to_string()),
     ];
     // What is there for others to find must not push out what was there before.
-    fields.push(("max_msgs_per_subject", limit(requested.max_messages_per_subject), limit(found.max_messages_per_subject)));
+    fields.push((
+        "max_msgs_per_subject",
+        limit(requested.max_messages_per_subject),
+        limit(found.max_messages_per_subject),
+    ));
     if name == RECEIPTS {
         fields.push(("allow_direct", "true".into(), found.allow_direct.to_string()));
     }
