@@ -19,6 +19,7 @@ mod lilypad;
 mod log;
 mod markets;
 mod mediator;
+mod nats_security;
 mod operate;
 mod packaging;
 mod policy;
