@@ -119,10 +119,9 @@ async fn ingestion() {
     let (mut bare, mut ours, mut fenced, mut signatures) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for run in 0..RUNS {
         bare.push(pull_and_acknowledge(&bus, envelopes.len()).await);
-        for (figures, fencing) in [
-            (&mut ours, Fencing::Off),
-            (&mut fenced, Fencing::On { holder: format!("bench {run}"), take_over: true }),
-        ] {
+        for (figures, fencing) in
+            [(&mut ours, Fencing::Off), (&mut fenced, Fencing::On { holder: format!("bench {run}"), take_over: true })]
+        {
             let store = tempfile::tempdir().expect("a folder");
             let begun = Instant::now();
             let engine = start(&bus, store.path(), Service::new(OperatorLimits::default(), Vec::new()), fencing).await;
@@ -177,13 +176,9 @@ async fn requests() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = NatsServer::start(folder.path().join("nats")).expect("nats-server");
     let bus = connect(&server).await;
-    let engine = start(
-        &bus,
-        &folder.path().join("store"),
-        Service::new(OperatorLimits::default(), Vec::new()),
-        Fencing::Off,
-    )
-    .await;
+    let engine =
+        start(&bus, &folder.path().join("store"), Service::new(OperatorLimits::default(), Vec::new()), Fencing::Off)
+            .await;
     let service = Arc::new(Service::new(OperatorLimits::default(), Vec::new()));
     let state = HttpState::new(&engine, service, Arc::new(MemorySource::new()), keys::key("operator"), None);
     let cancel = CancellationToken::new();
@@ -202,7 +197,8 @@ async fn requests() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // Nobody voted: read, looked at, answered `no-quorum`, signed.
-    let request = r#"{"method":{"kind":"majority","votes":[],"rule":{"kind":"quorum","quorum":1}},"claim":{"exit_code":0}}"#;
+    let request =
+        r#"{"method":{"kind":"majority","votes":[],"rule":{"kind":"quorum","quorum":1}},"claim":{"exit_code":0}}"#;
     let (mut bare, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..RUNS {
         bare.push(ask(&client, "echo", request).await);

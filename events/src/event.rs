@@ -4,7 +4,8 @@ use alloy_primitives::{Address, B256};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Amount, Claim, ContentAddress, Digest, Foreign, MoveAction, Outcome, Party, Signature, SignedVerdict, Terms, VerdictKind, proto,
+    Amount, Claim, ContentAddress, Digest, Foreign, MoveAction, Outcome, Party, Signature, SignedVerdict, Terms,
+    VerdictKind, proto,
 };
 
 /// Text of a reason at most, in bytes.

@@ -155,16 +155,7 @@ pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
         ("reason=\"busy\"", counts.busy.load(Ordering::Relaxed)),
     ];
     text.metric("tribunal_verifications_refused_total", "counter", "Verification requests turned away.", &failed);
-    if let Some(queue) = state.reporter().queue() {
-        let counts = queue.counts();
-        let read = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
-        let became = [("outcome=\"answered\"", read(&counts.answered)), ("outcome=\"failed\"", read(&counts.failed))];
-        text.metric("tribunal_work_total", "counter", "Verifications given to the work queue, ended.", &became);
-        let waiting = read(&counts.offered).saturating_sub(read(&counts.answered) + read(&counts.failed));
-        text.metric("tribunal_work_waiting", "gauge", "Verifications that wait for a worker.", &[("", waiting)]);
-        let help = "Results that no listed worker signed; they count for nothing.";
-        text.metric("tribunal_work_forged_total", "counter", help, &[("", read(&counts.forged))]);
-    }
+    work(&mut text, &state);
     let answers: Vec<_> = state
         .0
         .answers
@@ -206,6 +197,23 @@ fn bus(text: &mut Text, state: &HttpState) {
     let help = "Whether nothing is recorded because the bus's clock is more than a minute ahead of this machine's.";
     let differ = u64::from(activity.clocks_differ.load(Ordering::Relaxed));
     text.metric("tribunal_bus_clocks_differ", "gauge", help, &[("", differ)]);
+}
+
+/// What became of work for other machines; without samples where there is no queue.
+fn work(text: &mut Text, state: &HttpState) {
+    let (mut became, mut waiting, mut forged) = (Vec::new(), Vec::new(), Vec::new());
+    if let Some(queue) = state.reporter().queue() {
+        let counts = queue.counts();
+        let read = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+        let (answered, failed) = (read(&counts.answered), read(&counts.failed));
+        became = vec![("outcome=\"answered\"", answered), ("outcome=\"failed\"", failed)];
+        waiting = vec![("", read(&counts.offered).saturating_sub(answered + failed))];
+        forged = vec![("", read(&counts.forged))];
+    }
+    text.metric("tribunal_work_total", "counter", "Verifications given to the work queue, ended.", &became);
+    text.metric("tribunal_work_waiting", "gauge", "Verifications that wait for a worker.", &waiting);
+    let help = "Results that no listed worker signed; they count for nothing.";
+    text.metric("tribunal_work_forged_total", "counter", help, &forged);
 }
 
 /// How the desks stand, and what happened there since the start.

@@ -23,6 +23,7 @@ mod log;
 mod markets;
 mod mediator;
 mod nats_input;
+mod nats_security;
 mod operate;
 mod packaging;
 mod policy;

@@ -18,13 +18,16 @@ fn text(file: &str) -> String {
 }
 
 /// Absent while it has nothing to tell, and not asked for an increase.
-const BORN_LATER: [&str; 5] = [
+const BORN_LATER: [&str; 7] = [
     "tribunal_mediator_deadline_slack_seconds",
     "tribunal_events_refused_total",
     // There from the start where a market is followed, and nowhere else.
     "tribunal_market_cases",
     "tribunal_market_caught_up",
     "tribunal_market_faults_total",
+    // Where there is a work queue.
+    "tribunal_work_total",
+    "tribunal_work_forged_total",
 ];
 
 /// Names in a PromQL expression that are ours.

@@ -27,7 +27,7 @@ fn tests() -> PathBuf {
 
 /// Runs one of the scripts; whether it ended well, and what it said.
 #[track_caller]
-fn python(script: &str, arguments: &[&Path]) -> (bool, String) {
+pub fn python(script: &str, arguments: &[&Path]) -> (bool, String) {
     let interpreter = std::env::var("TRIBUNAL_PYTHON").unwrap_or_else(|_| "python3".into());
     let output = Command::new(&interpreter)
         .arg("-B")
