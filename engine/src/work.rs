@@ -13,14 +13,17 @@ use std::{
     time::Duration,
 };
 
-use async_nats::HeaderMap;
+use async_nats::{
+    HeaderMap,
+    jetstream::consumer::{AckPolicy, PullConsumer, pull},
+};
 use futures::StreamExt as _;
 use serde_json::Value;
 use tokio::time::Instant;
 use tribunal_events::{Address, B256, Digest, Domain, Signature, Signer, SignerFault, SigningKey, WorkResultStruct};
 use tribunal_verifiers::Request;
 
-use crate::bus::{Bus as _, BusFault, NatsBus, Outgoing, RESULTS};
+use crate::bus::{Bus as _, BusFault, NatsBus, Outgoing, RESULTS, WORK};
 
 /// Where work is put.
 pub const WORK_SUBJECT: &str = "work.verify";
@@ -35,6 +38,44 @@ pub const HEADER_SIGNATURE: &str = "Tribunal-Signature";
 
 /// How often the bus is looked through for a result that was not seen passing.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Name that all workers share at the server.
+const CONSUMER: &str = "workers";
+/// A job whose worker said nothing for so long goes to another.
+const ACK_WAIT: Duration = Duration::from_secs(30);
+/// Jobs under way at all workers together.
+const ACK_PENDING_MAX: i64 = 10_000;
+
+/// The place at which all workers take their jobs, made where it is missing: by an engine, since workers may have no right
+/// to make anything.
+///
+/// # Errors
+/// [`BusFault`] where the queue is not there, or is another than work can be done from.
+pub async fn consumer(bus: &NatsBus) -> Result<PullConsumer, BusFault> {
+    let failed = |what: String| BusFault::Timeout { doing: "joining the workers", what };
+    let stream = bus.jetstream().get_stream(WORK).await.map_err(|error| failed(error.to_string()))?;
+    let wanted = pull::Config {
+        durable_name: Some(CONSUMER.into()),
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: ACK_WAIT,
+        max_deliver: -1,
+        max_ack_pending: ACK_PENDING_MAX,
+        ..Default::default()
+    };
+    let consumer = stream.get_or_create_consumer(CONSUMER, wanted).await;
+    let consumer = consumer.map_err(|error| failed(error.to_string()))?;
+    let found = &consumer.cached_info().config;
+    if found.ack_policy != AckPolicy::Explicit || found.ack_wait != ACK_WAIT || found.max_deliver > 0 {
+        let (ack, wait, most) = (found.ack_policy, found.ack_wait, found.max_deliver);
+        return Err(BusFault::StreamConfig {
+            stream: WORK.into(),
+            field: "consumer workers",
+            expected: format!("ack Explicit, ack_wait {ACK_WAIT:?}, max_deliver -1"),
+            found: format!("ack {ack:?}, ack_wait {wait:?}, max_deliver {most}"),
+        });
+    }
+    Ok(consumer)
+}
 
 /// Why the queue has no result.
 #[derive(Debug, thiserror::Error)]

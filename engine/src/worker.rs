@@ -9,10 +9,7 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream::{
-    AckKind, Message,
-    consumer::{AckPolicy, PullConsumer, pull},
-};
+use async_nats::jetstream::{AckKind, Message, consumer::PullConsumer};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -21,20 +18,14 @@ use tribunal_events::{Digest, SigningKey};
 use tribunal_verifiers::{Request, Service};
 
 use crate::{
-    bus::{Bus as _, BusFault, NatsBus, WORK},
-    work::{CANCEL_SUBJECT, HEADER_EXPIRES, result_message},
+    bus::{Bus as _, BusFault, NatsBus},
+    work::{self, CANCEL_SUBJECT, HEADER_EXPIRES, result_message},
 };
 
-/// Name that all workers share at the server.
-const CONSUMER: &str = "workers";
-/// A job whose worker said nothing for so long goes to another.
-const ACK_WAIT: Duration = Duration::from_secs(30);
 /// How often a worker says that it is at work.
 const ALIVE_EVERY: Duration = Duration::from_secs(10);
 /// How long the server holds a question for work.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
-/// Jobs under way at all workers together.
-const ACK_PENDING_MAX: i64 = 10_000;
 /// A job that was handed out so often without a result is given up.
 const DELIVERIES_MAX: i64 = 5;
 /// Attempts to publish a result before the job is left to another worker.
@@ -62,7 +53,7 @@ impl Worker {
     /// # Errors
     /// Where the queue cannot be read at the start.
     pub async fn run(self: Arc<Self>, cancel: CancellationToken) -> Result<(), BusFault> {
-        let consumer = self.consumer().await?;
+        let consumer = work::consumer(&self.bus).await?;
         let (places, tasks) = (Arc::new(Semaphore::new(self.places)), TaskTracker::new());
         tasks.spawn(Arc::clone(&self).hear_cancellations(cancel.clone()));
         tracing::info!(worker = %self.key.address(), places = self.places, bus = self.bus.describe(), "worker starts");
@@ -92,7 +83,7 @@ impl Worker {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(5));
                     // The stream or its consumer may be gone with a server's files.
-                    if let Err(fault) = self.consumer().await {
+                    if let Err(fault) = work::consumer(&self.bus).await {
                         tracing::warn!(%fault, "the queue is not there");
                     }
                 }
@@ -101,34 +92,6 @@ impl Worker {
         tasks.close();
         tasks.wait().await;
         Ok(())
-    }
-
-    async fn consumer(&self) -> Result<PullConsumer, BusFault> {
-        let failed = |what: String| BusFault::Timeout { doing: "joining the workers", what };
-        let stream = self.bus.jetstream().get_stream(WORK).await.map_err(|error| failed(error.to_string()))?;
-        let wanted = pull::Config {
-            durable_name: Some(CONSUMER.into()),
-            ack_policy: AckPolicy::Explicit,
-            ack_wait: ACK_WAIT,
-            max_deliver: -1,
-            max_ack_pending: ACK_PENDING_MAX,
-            ..Default::default()
-        };
-        let consumer = stream.get_or_create_consumer(CONSUMER, wanted.clone()).await;
-        let consumer = consumer.map_err(|error| failed(error.to_string()))?;
-        let found = &consumer.cached_info().config;
-        if found.ack_policy != AckPolicy::Explicit || found.ack_wait != ACK_WAIT || found.max_deliver > 0 {
-            return Err(BusFault::StreamConfig {
-                stream: WORK.into(),
-                field: "consumer workers",
-                expected: format!("ack explicit, ack_wait {ACK_WAIT:?}, max_deliver -1"),
-                found: format!(
-                    "ack {:?}, ack_wait {:?}, max_deliver {}",
-                    found.ack_policy, found.ack_wait, found.max_deliver
-                ),
-            });
-        }
-        Ok(consumer)
     }
 
     async fn pull(&self, consumer: &PullConsumer) -> Result<Option<Message>, String> {

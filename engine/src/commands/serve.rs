@@ -163,6 +163,7 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
         .with_markets(markets.list())
         .with_callbacks(callbacks);
     if let Some(nats) = nats.clone().filter(|_| !config.verifiers.queue.is_empty()) {
+        crate::work::consumer(&nats).await.map_err(Failure::unavailable)?;
         let queue = WorkQueue::new(nats, config.verifiers.queue.iter().copied());
         state.reporter().share_work(Arc::new(queue), config.verifiers.queue_waiting_max);
     }

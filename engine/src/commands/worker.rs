@@ -43,7 +43,8 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
     ];
     let (config, _) = config::load(args.config.as_ref(), &flags)?;
     crate::commands::logs("info");
-    let Some(settings) = config.bus.nats() else {
+    // A worker may have no rights but its own: it looks at no stream but the queue.
+    let Some(settings) = config.bus.nats().map(|settings| NatsConfig { sender_only: true, ..settings }) else {
         return Err(Failure::config("a worker takes work from a NATS server: bus.url is missing"));
     };
     let Some(keystore) = &config.worker.keystore else {
