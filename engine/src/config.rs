@@ -57,7 +57,7 @@ pub struct BusConfig {
     pub credentials: Option<PathBuf>,
     /// File with an nkey's seed.
     pub nkey: Option<PathBuf>,
-    /// Certificates (PEM) that the server's may come from, beside the system's.
+    /// Certificates (PEM) that the server's may come from, in place of the system's; with them TLS is insisted on.
     pub tls_ca: Option<PathBuf>,
     /// The own certificate (PEM), where the server asks for one.
     pub tls_cert: Option<PathBuf>,

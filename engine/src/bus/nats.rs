@@ -46,7 +46,8 @@ pub struct NatsConfig {
     pub credentials: Option<PathBuf>,
     /// A file with an nkey's seed, `SU…`.
     pub nkey: Option<PathBuf>,
-    /// Certificates (PEM) of authorities that the server's certificate may come from, beside the system's.
+    /// Certificates (PEM) of authorities that the server's certificate may come from, in place of the system's; with them TLS
+    /// is insisted on.
     pub tls_ca: Option<PathBuf>,
     /// The own certificate (PEM), for servers that ask for one.
     pub tls_cert: Option<PathBuf>,
