@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 use tokio_util::sync::CancellationToken;
 use tribunal_events::SigningKey;
 
-use crate::{config, external::Callbacks, failure::Failure, keystore, worker::Worker};
+use crate::{bus::NatsConfig, config, external::Callbacks, failure::Failure, keystore, worker::Worker};
 
 /// Does verifications for engines of the same operator, from the work queue on the bus.
 #[derive(Debug, clap::Args)]
