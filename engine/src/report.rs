@@ -235,7 +235,30 @@ impl Reporter {
         let inner = &self.0;
         let place = Arc::clone(&inner.places).try_acquire_owned().map_err(|_| ReportFault::Busy)?;
         let place = Arc::new(place);
-        let prepared = self.blocking(&inner.preparing, &place, move |inner| inner.prepare(&text)).await??;
+        // Where there is room now, one turn on one thread does it all.
+        let begun = match Arc::clone(&inner.running).try_acquire_owned() {
+            Ok(turn) => {
+                let wall_ms_max = wall_ms(within);
+                let work = move |inner: &Inner| -> Result<Begun, ReportFault> {
+                    let prepared = inner.prepare(&text)?;
+                    match prepared.request.request_id {
+                        // Others may be asking the same.
+                        Some(_) => Ok(Begun::Prepared(Box::new(prepared))),
+                        None => Ok(Begun::Answered(inner.verify(&prepared, wall_ms_max)?)),
+                    }
+                };
+                self.on_a_thread(turn, &place, work).await??
+            }
+            Err(_) => {
+                let turn = turn(&inner.preparing).await?;
+                let prepared = self.on_a_thread(turn, &place, move |inner| inner.prepare(&text)).await??;
+                Begun::Prepared(Box::new(prepared))
+            }
+        };
+        let prepared = match begun {
+            Begun::Answered(answer) => return Ok(Arc::new(answer)),
+            Begun::Prepared(prepared) => *prepared,
+        };
         let Some(id) = prepared.request.request_id.clone() else { return self.run(&place, prepared, within).await };
         let cell = inner.answers().cell(&id, prepared.digest)?;
         let under_way = UnderWay::of(inner, &id);
@@ -268,27 +291,40 @@ impl Reporter {
                 Err(fault) => tracing::warn!(%fault, "the work queue gave no result; it is verified here"),
             }
         }
-        let wall_ms_max = within.map_or(u64::MAX, |within| u64::try_from(within.as_millis()).unwrap_or(u64::MAX));
-        let verdict = self.blocking(&inner.running, place, move |inner| inner.verify(&prepared, wall_ms_max)).await??;
+        let (wall_ms_max, turn) = (wall_ms(within), turn(&inner.running).await?);
+        let verdict = self.on_a_thread(turn, place, move |inner| inner.verify(&prepared, wall_ms_max)).await??;
         Ok(Arc::new(verdict))
     }
 
-    /// Runs work on a thread of its own, in turn. It keeps its place though nobody waits for it any more.
-    async fn blocking<T: Send + 'static>(
+    /// Runs work on a thread of its own. It keeps its turn and its place though nobody waits for it any more.
+    async fn on_a_thread<T: Send + 'static>(
         &self,
-        turns: &Arc<Semaphore>,
+        turn: OwnedSemaphorePermit,
         place: &Arc<OwnedSemaphorePermit>,
         work: impl FnOnce(&Inner) -> T + Send + 'static,
     ) -> Result<T, ReportFault> {
         let (inner, place) = (Arc::clone(&self.0), Arc::clone(place));
-        let permit = Arc::clone(turns).acquire_owned().await;
-        let permit = permit.map_err(|error| ReportFault::Ended(error.to_string()))?;
         let task = tokio::task::spawn_blocking(move || {
-            let _held = (permit, place);
+            let _held = (turn, place);
             work(&inner)
         });
         task.await.map_err(|error| ReportFault::Ended(error.to_string()))
     }
+}
+
+/// How far a request came at once.
+enum Begun {
+    Answered(Value),
+    Prepared(Box<Prepared>),
+}
+
+async fn turn(turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ReportFault> {
+    Arc::clone(turns).acquire_owned().await.map_err(|error| ReportFault::Ended(error.to_string()))
+}
+
+/// What a job may take where somebody waits so long at most.
+fn wall_ms(within: Option<Duration>) -> u64 {
+    within.map_or(u64::MAX, |within| u64::try_from(within.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl Inner {
