@@ -221,28 +221,107 @@ fn end_to_end(envelopes: &[Envelope]) -> f64 {
 }
 
 /// The fixtures' programs in the sandbox, beside the same modules in wasmtime with the same host functions but neither
-/// fuel nor limits.
+/// fuel nor limits, and beside the same programs compiled for this machine.
 fn reexecution() {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures");
-    let source = || Arc::new(FolderSource::open(&fixtures).expect("fixtures"));
-    let service = Service::new(OperatorLimits::default(), vec![source()]);
-    println!("re-execution of a cached module / plain wasmtime without fuel and limits:");
-    let mut ratios = Vec::new();
-    for name in ["wordcount-valid", "render-valid", "heat-valid"] {
-        let text = std::fs::read_to_string(fixtures.join(format!("requests/{name}.json"))).expect("a request");
-        let request = Request::parse(&text).expect("well formed");
+    println!("re-execution of a cached module / plain wasmtime without fuel and limits   / native");
+    let (mut ratios, mut natives) = (Vec::new(), Vec::new());
+    for name in ["wordcount", "render", "heat", "classifier"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/jobs").join(name);
+        let job = std::fs::read(folder.join("job.json")).expect("a job");
+        let job: serde_json::Value = serde_json::from_slice(&job).expect("json");
+        let service = Service::new(
+            OperatorLimits::default(),
+            vec![Arc::new(FolderSource::open(&folder).expect("a job's folder"))],
+        );
+        let request = asked(&job, serde_json::json!({ "exit_code": 0 }));
+        let native = native(&folder, &job);
         service.verify(&request).expect("compiles");
-        let ours = median(|| {
+        service.run_plain(&request).expect("compiles");
+        // In turn, so that what else the machine does slows both.
+        let (mut ours, mut plain, mut alone) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..3 * RUNS {
             let start = Instant::now();
-            service.verify(&request).expect("verifies");
-            start.elapsed().as_secs_f64()
-        });
-        let plain = median(|| service.run_plain(&request).expect("runs").as_secs_f64());
-        println!("  {name:20} {:>8.1} ms / {:>8.1} ms   {:>6.2}", ours * 1e3, plain * 1e3, ours / plain);
+            assert_eq!(service.verify(&request).expect("verifies").reason.code, "ok");
+            ours.push(start.elapsed().as_secs_f64());
+            plain.push(service.run_plain(&request).expect("runs").as_secs_f64());
+            alone.extend(native.as_ref().map(Native::seconds));
+        }
+        let [ours, plain] = [ours, plain].map(middle);
+        let beside = if alone.is_empty() {
+            "no C compiler".to_owned()
+        } else {
+            format!("{:>6.2}", ours / middle(alone.clone()))
+        };
+        println!("  {name:20} {:>8.1} ms / {:>8.1} ms   {:>6.2}   {beside}", ours * 1e3, plain * 1e3, ours / plain);
         ratios.push(ours / plain);
+        if !alone.is_empty() {
+            natives.push(ours / middle(alone));
+        }
+        if name == "wordcount" {
+            // Without fuel it ends at its first instruction: what is left is the start of a module and the verdict.
+            let mut job = job;
+            job["limits"]["fuel"] = 0.into();
+            let request = asked(&job, serde_json::json!({ "termination": "out-of-fuel" }));
+            let start = || {
+                let start = Instant::now();
+                assert_eq!(service.verify(&request).expect("verifies").reason.code, "ok");
+                start.elapsed().as_secs_f64()
+            };
+            let started = middle((0..20 * RUNS).map(|_| start()).collect());
+            println!("  start of a cached module and its verdict: {:.3} ms", started * 1e3);
+        }
     }
-    ratios.sort_by(f64::total_cmp);
-    println!("  median                                       {:>6.2}\n", ratios[ratios.len() / 2]);
+    let natives = if natives.is_empty() { String::new() } else { format!("{:>6.2}", middle(natives)) };
+    println!("  median                                       {:>6.2}   {natives}\n", middle(ratios));
+}
+
+fn asked(job: &serde_json::Value, claim: serde_json::Value) -> Request {
+    let request = serde_json::json!({ "method": { "kind": "reexecution" }, "job": job, "claim": claim });
+    Request::parse(&request.to_string()).expect("well formed")
+}
+
+/// The middle one.
+fn middle(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+/// A job's program compiled for this machine, with its arguments.
+struct Native {
+    folder: tempfile::TempDir,
+    args: Vec<String>,
+}
+
+impl Native {
+    fn seconds(&self) -> f64 {
+        let start = Instant::now();
+        let run = std::process::Command::new(self.folder.path().join("program")).args(&self.args).output();
+        assert!(run.expect("runs").status.success(), "{:?}", self.args);
+        start.elapsed().as_secs_f64()
+    }
+}
+
+/// None where there is no C compiler.
+fn native(job_folder: &Path, job: &serde_json::Value) -> Option<Native> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = folder.path().join("program");
+    let compiled = std::process::Command::new("cc")
+        .args(["-std=c11", "-O2", "-ffp-contract=off", "-o"])
+        .arg(&program)
+        .arg(job_folder.join("main.c"))
+        .arg("-lm")
+        .status()
+        .ok()?;
+    assert!(compiled.success(), "the fixtures' programs are plain C");
+    let text = |path: &Path| path.to_str().expect("a plain path").to_owned();
+    let args = job["args"].as_array().into_iter().flatten().skip(1).filter_map(|arg| arg.as_str());
+    let args = args.map(|arg| match (arg.strip_prefix("/in/"), arg.strip_prefix("/out/")) {
+        (Some(name), _) => text(&job_folder.join("input").join(name)),
+        (_, Some(name)) => text(&folder.path().join(name)),
+        _ => arg.to_owned(),
+    });
+    let args = args.collect();
+    Some(Native { folder, args })
 }
 
 /// Events of the stores that are audited. `TRIBUNAL_BENCH_EVENTS` names another one beside them, such as 1000000.

@@ -50,6 +50,27 @@
 //! files or fuel, that traps, leaves links or does not fit this runtime convicts nobody, nor does one that asked for the time
 //! or for random bytes, which are others there. A folder that is equal is valid whatever happened on the way.
 //!
+//! # What could make two runs differ, and what closes it
+//!
+//! | source | closed by |
+//! |---|---|
+//! | clock | stands at 2000-01-01; monotonic and CPU clocks at 0; `poll_oneoff` returns at once; file times are 0 |
+//! | randomness | ChaCha20 from a digest of module, arguments, environment, stdin and inputs, never from limits |
+//! | NaN bits | results of arithmetic have the canonical NaN wherever their bits can be seen; the program's own bits stay (`canonical`) |
+//! | relaxed SIMD | wasmtime's deterministic lowering, the same on every processor |
+//! | memory growth | refused by the request's `memory_bytes` and the module's own maximum only; when the host has no memory there is no result |
+//! | tables | 2^20 elements in all, part of the profile |
+//! | stack | part of no result: a job that uses up the host's is inconclusive |
+//! | host addresses | no function gives one; file ids are numbers of the job's own tree |
+//! | folder order | byte order of names; descriptors: the lowest free number |
+//! | files, environment, locale, time zone | only what the request names |
+//! | threads | none: no shared memory, no atomics |
+//! | fuel | wasmtime 48's operator costs and the prices of host calls; counted the same with and without rewriting |
+//! | wall clock, operator's limits | part of no result: inconclusive |
+//! | our compiler | an `invalid` stands only if the job, compiled by wasmtime alone, gives the same run again; else `executor-fault` |
+//!
+//! Compiled modules are kept in memory, by digest of their bytes and settings, never on a disk: there is no file to tamper with.
+//!
 //! # Choices where the protocol is silent
 //!
 //! - A module that does not validate in its profile, imports what is not WASI preview 1, or has no `_start`, has no result
@@ -64,12 +85,15 @@
 //! - A combined method asks all its parts; its code is that of the first part with the deciding verdict.
 
 mod artifacts;
+mod canonical;
 mod cid;
 mod comparator;
 mod filesystem;
 mod image;
 mod json;
+mod limiter;
 mod majority;
+mod modules;
 mod numeric;
 mod proof;
 mod reexecution;

@@ -1,12 +1,15 @@
 //! Runs the job again and compares what comes out with what is claimed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use serde_json::Value;
 use tribunal_events::{Comparator, ContentAddress, Termination, VerdictKind};
 
 use crate::{
-    BadRequest, Cid, Claim, Claimed, Job, Verdict,
+    BadRequest, Cid, Claim, Claimed, Job, OperatorLimits, Verdict,
     comparator::{self, Comparison},
     request::write,
     service::{Check, Fetched},
@@ -54,6 +57,7 @@ pub(crate) fn verify(check: &Check<'_>) -> Result<Verdict, BadRequest> {
         Ok(inputs) => inputs,
         Err(missing) => return Ok(Verdict::inconclusive("artifact-unavailable", missing, evidence)),
     };
+    let start = Instant::now();
     let run = match check.service.wasm.run(job, &inputs, &check.limits, claim.folder.is_some()) {
         Ok(run) => run,
         Err(NoRun::ModuleInvalid(problem)) if claim.folder.is_some() => {
@@ -76,11 +80,27 @@ pub(crate) fn verify(check: &Check<'_>) -> Result<Verdict, BadRequest> {
             evidence.set("own_folder_returned", returned.to_string());
         }
     }
-    let finding = judge(check, &run, claim, comparator)?;
+    let mut finding = judge(check, &run, claim, comparator)?;
+    if finding.verdict == VerdictKind::Invalid
+        && let Some(doubt) = second_run(check, job, &inputs, &run, start)
+    {
+        finding = doubt;
+    }
     if let Some(grade) = graded(check, &run, claim).filter(|_| finding.verdict == VerdictKind::Valid) {
         evidence.set("grade", grade);
     }
     Ok(Verdict::new(finding.verdict, finding.code, finding.detail, evidence))
+}
+
+/// Before anybody is convicted the job runs once more as wasmtime alone compiles it: a fault in what we do to modules must
+/// not be read as guilt. Whoever has no time left for that stays with the first run.
+fn second_run(check: &Check<'_>, job: &Job, inputs: &Inputs, run: &Run, start: Instant) -> Option<Finding> {
+    let spent = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let wall_ms_max = check.limits.wall_ms_max.saturating_sub(spent);
+    let limits = OperatorLimits { wall_ms_max, ..check.limits };
+    let second = check.service.reference.run(job, inputs, &limits, run.folder.is_some()).ok()?;
+    let detail = "two runs of the job, compiled in two ways, differ on this machine";
+    (second != *run).then(|| Finding::inconclusive("executor-fault", detail))
 }
 
 fn address(bytes: &[u8]) -> Value {
@@ -119,8 +139,9 @@ pub(crate) fn inputs(
     let stdin = job.stdin.as_ref().map(&mut fetch);
     let files: Vec<_> = job.inputs.iter().map(|input| fetch(&input.artifact)).collect();
     let digest = |bytes: &[u8]| ContentAddress::of(bytes).to_string();
-    if let Some(module) = &module {
-        evidence.set("module", digest(module));
+    let module = module.map(|bytes| (ContentAddress::of(&bytes), bytes));
+    if let Some((address, _)) = &module {
+        evidence.set("module", address.to_string());
     }
     if let Some(Some(stdin)) = &stdin {
         evidence.set("stdin", digest(stdin));
@@ -131,8 +152,9 @@ pub(crate) fn inputs(
     });
     evidence.set("inputs", Value::Object(named.collect()));
     match (module, missing.is_empty()) {
-        (Some(module), true) => {
-            Ok(Ok(Inputs { module, stdin: stdin.flatten(), files: files.into_iter().flatten().collect() }))
+        (Some((module_address, module)), true) => {
+            let files = files.into_iter().flatten().collect();
+            Ok(Ok(Inputs { module, module_address, stdin: stdin.flatten(), files }))
         }
         _ => Ok(Err(missing.join("; "))),
     }

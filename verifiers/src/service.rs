@@ -11,7 +11,7 @@ use tribunal_events::{ContentAddress, Digest, VerdictKind};
 
 use crate::{
     ArtifactSource, BadRequest, Chain, MemorySource, Method, Reference, Request, VERIFIER_VERSION, Verdict,
-    artifacts::checked, majority, proof, reexecution, request::write, verdict::Evidence, wasm::Wasm,
+    artifacts::checked, majority, modules::Settings, proof, reexecution, request::write, verdict::Evidence, wasm::Wasm,
 };
 
 /// What an operator allows one verification to use; a job that needs more is inconclusive here (`operator-limit`).
@@ -64,6 +64,8 @@ pub struct Service {
     source: Arc<dyn ArtifactSource>,
     /// Starting the compiler takes a moment, and not every caller runs a job.
     pub(crate) wasm: LazyLock<Wasm>,
+    /// wasmtime with its own means alone.
+    pub(crate) reference: LazyLock<Wasm>,
     /// Plain wasmtime, for benches.
     plain: LazyLock<Wasm>,
     external: Option<Arc<dyn ExternalVerifier>>,
@@ -87,7 +89,8 @@ pub(crate) struct Check<'a> {
 impl Check<'_> {
     pub(crate) fn fetch(&self, reference: &Reference) -> Fetched {
         let ask = |source: &dyn ArtifactSource| source.fetch(reference).and_then(|found| checked(reference, found));
-        if let Ok(Some(bytes)) = ask(self.named) {
+        // Under the address that was computed when it was put in there.
+        if let Ok(Some(bytes)) = self.named.fetch(reference) {
             return Fetched::Bytes(bytes);
         }
         match ask(self.source) {
@@ -104,8 +107,9 @@ impl Service {
         Self {
             limits,
             source: Arc::new(Chain(sources)),
-            wasm: LazyLock::new(Wasm::new),
-            plain: LazyLock::new(Wasm::plain),
+            wasm: LazyLock::new(|| Wasm::new(Settings::Profile)),
+            reference: LazyLock::new(|| Wasm::new(Settings::Reference)),
+            plain: LazyLock::new(|| Wasm::new(Settings::Plain)),
             external: None,
         }
     }
@@ -114,6 +118,14 @@ impl Service {
     #[must_use]
     pub fn with_external(mut self, external: Arc<dyn ExternalVerifier>) -> Self {
         self.external = Some(external);
+        self
+    }
+
+    /// Runs jobs as wasmtime alone compiles them, without rewriting modules first: the same verdicts, two to three times
+    /// slower. For whoever would check one by the other.
+    #[must_use]
+    pub fn by_reference(mut self) -> Self {
+        self.wasm = LazyLock::new(|| Wasm::new(Settings::Reference));
         self
     }
 
@@ -227,11 +239,17 @@ fn host() -> BTreeMap<String, String> {
 /// Reads every file that the request names, and puts its content address in the name's place.
 fn pin(request: &Request, source: &dyn ArtifactSource) -> Result<(Request, MemorySource), BadRequest> {
     let (mut request, mut named) = (request.clone(), MemorySource::new());
+    let mut by_sha256 = false;
+    request.references(&mut |_, reference| {
+        by_sha256 |= matches!(reference, Reference::Address(ContentAddress::Sha256(_)));
+        Ok(())
+    })?;
     request.references(&mut |field, reference| {
         let Reference::File(name) = &*reference else { return Ok(()) };
         match source.fetch(reference) {
             Ok(Some(bytes)) => {
-                *reference = Reference::Address(named.add(bytes));
+                let address = if by_sha256 { named.add(bytes) } else { named.add_blake3(bytes) };
+                *reference = Reference::Address(address);
                 Ok(())
             }
             Ok(None) => Err(BadRequest::new(field, format!("no file {name} among the artifacts"))),

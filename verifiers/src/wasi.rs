@@ -5,7 +5,7 @@
 //!
 //! Source: the `wasi_snapshot_preview1` witx; error numbers and struct layouts are its own.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha20Rng;
@@ -15,6 +15,9 @@ use crate::filesystem::{FileSystem, Node, NodeId, Place, ROOT};
 
 /// Fuel of a host call before anything is moved.
 pub(crate) const CALL_FUEL: u64 = 100;
+/// Fuel that is used up before the wall clock is looked at, and host calls.
+pub(crate) const FUEL_INTERVAL: u64 = 1_000_000;
+const UNWATCHED_CALLS_MAX: u32 = 16;
 /// The only wall-clock time that a job ever sees: 2000-01-01, in nanoseconds since 1970.
 const REALTIME_NS: u64 = 946_684_800_000_000_000;
 /// Open descriptors at most.
@@ -62,6 +65,11 @@ impl Errno {
 #[error("exit {0}")]
 pub(crate) struct Exit(pub(crate) i32);
 
+/// The wall clock stopped the job.
+#[derive(Debug, thiserror::Error)]
+#[error("the wall clock stopped the job")]
+pub(crate) struct WallTime;
+
 /// A host call without a memory to work on.
 #[derive(Debug, thiserror::Error)]
 #[error("the module exports no memory named memory")]
@@ -99,7 +107,11 @@ pub(crate) struct Host {
     pub(crate) out_of_descriptors: bool,
     /// Set where the operator allows fewer output bytes than the deal.
     pub(crate) output_stop: Option<u64>,
-    pub(crate) limiter: crate::wasm::Limiter,
+    pub(crate) limiter: crate::limiter::Limiter,
+    /// When the wall clock stops the job.
+    pub(crate) deadline: Option<Instant>,
+    /// Host calls and their cost since the clock was looked at.
+    unwatched: (u32, u64),
 }
 
 impl Host {
@@ -109,7 +121,7 @@ impl Host {
         env: Vec<String>,
         stdin: Arc<[u8]>,
         seed: [u8; 32],
-        limiter: crate::wasm::Limiter,
+        limiter: crate::limiter::Limiter,
     ) -> Self {
         let root = Descriptor::Node { node: ROOT, at: 0, read: true, write: false, append: false, listing: Vec::new() };
         let descriptors =
@@ -127,7 +139,28 @@ impl Host {
             out_of_descriptors: false,
             output_stop: None,
             limiter,
+            deadline: None,
+            unwatched: (0, 0),
         }
+    }
+}
+
+impl Host {
+    /// Whether the job's time is over.
+    pub(crate) fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// Looks at the clock now and then: a job that calls the host often never uses up one interval of fuel.
+    fn watch(&mut self) -> Result<(), WallTime> {
+        let (calls, cost) = &mut self.unwatched;
+        *calls += 1;
+        *cost = cost.saturating_add(self.cost);
+        if *calls < UNWATCHED_CALLS_MAX && *cost < FUEL_INTERVAL {
+            return Ok(());
+        }
+        self.unwatched = (0, 0);
+        if self.is_late() { Err(WallTime) } else { Ok(()) }
     }
 }
 
@@ -160,6 +193,7 @@ fn enter(caller: &mut Caller<'_, Host>, call: impl FnOnce(&mut Host, &mut [u8]) 
         return Err(Trap::OutOfFuel.into());
     }
     caller.set_fuel(fuel - cost)?;
+    caller.data_mut().watch()?;
     Ok(done.map_or_else(|errno| errno.0, |()| 0))
 }
 

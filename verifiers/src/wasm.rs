@@ -2,43 +2,38 @@
 //!
 //! Profile `wasm-1`: WebAssembly 2.0 with extended constants and deterministic relaxed SIMD; no threads, no 64-bit or
 //! second memory, no tail calls, no garbage collection, no exceptions. NaNs are canonical. Fuel is wasmtime 48's operator
-//! costs plus the price of host calls (`wasi`). Epochs only let the wall clock stop a run; they are no meter.
+//! costs plus the price of host calls (`wasi`). A run is left every so much fuel to look at the wall clock.
 //!
 //! **Invariant:** what the wall clock, the host's stack or memory, or the operator's limits stop has no result.
 
 use std::{
     collections::BTreeMap,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
 use serde_json::json;
 use tribunal_events::{ContentAddress, Termination};
-use wasmtime::{Config, Engine, InstancePre, Linker, Module, ResourceLimiter, Store, Trap, UpdateDeadline};
+use wasmtime::{InstancePre, Store, Trap};
 
 use crate::{
     Job, OperatorLimits,
     filesystem::FileSystem,
+    limiter::Limiter,
+    modules::{Modules, Settings},
     request::write::canonical_text,
     result_folder::{self, OwnFolder},
-    wasi::{self, Exit, Host, NoMemory, OperatorStop},
+    wasi::{Exit, FUEL_INTERVAL, Host, NoMemory, OperatorStop, WallTime},
 };
 
 /// The newest profile.
 pub(crate) const PROFILE: &str = "wasm-1";
-/// Bytes of a module at most that this verifier compiles.
-const MODULE_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Compiled modules that are kept.
-const CACHED_MODULES_MAX: usize = 16;
-/// Elements of all tables together.
-const TABLE_ELEMENTS_MAX: usize = 1 << 20;
 /// Stack that a job's functions may use.
-const WASM_STACK_BYTES: usize = 1024 * 1024;
+pub(crate) const WASM_STACK_BYTES: usize = 1024 * 1024;
 /// Stack of the thread that compiles and runs.
 const THREAD_STACK_BYTES: usize = 16 * 1024 * 1024;
-/// How often the wall clock is looked at.
-const TICK: Duration = Duration::from_millis(5);
 
 /// What a job gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,139 +64,29 @@ pub(crate) enum NoRun {
 }
 
 impl NoRun {
-    fn fault(detail: impl Into<String>) -> Self {
+    pub(crate) fn fault(detail: impl Into<String>) -> Self {
         Self::Inconclusive { code: "executor-fault", detail: detail.into() }
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("the wall clock stopped the job")]
-struct WallTime;
-
-#[derive(Debug, thiserror::Error)]
-#[error("the host has no memory: {0}")]
-struct HostMemory(String);
-
-/// Bounds linear memory and tables.
-pub(crate) struct Limiter {
-    memory_bytes_max: u64,
-    /// The operator allows fewer bytes than the deal.
-    operator_bytes_max: Option<u64>,
-    table_elements: usize,
-    /// What the module needs at once is beyond the limits.
-    refused_at_start: bool,
-    /// A limit that is not the module's own refused it something.
-    refused: bool,
-    started: bool,
-}
-
-impl Limiter {
-    fn refuse(&mut self) -> bool {
-        self.refused_at_start |= !self.started;
-        false
-    }
-}
-
-impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        if maximum.is_some_and(|maximum| desired > maximum) || desired as u64 > 1 << 32 {
-            return Ok(self.refuse());
-        }
-        if desired as u64 > self.memory_bytes_max {
-            self.refused = true;
-            return Ok(self.refuse());
-        }
-        match self.operator_bytes_max {
-            Some(most) if desired as u64 > most => Err(OperatorStop { what: "memory bytes", most }.into()),
-            _ => Ok(true),
-        }
-    }
-
-    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        Err(HostMemory(error.to_string()).into())
-    }
-
-    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let all = self.table_elements - current.min(self.table_elements) + desired;
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(self.refuse());
-        }
-        if all > TABLE_ELEMENTS_MAX {
-            self.refused = true;
-            return Ok(self.refuse());
-        }
-        self.table_elements = all;
-        Ok(true)
-    }
-
-    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        Err(HostMemory(error.to_string()).into())
-    }
-
-    fn instances(&self) -> usize {
-        1
-    }
-
-    fn tables(&self) -> usize {
-        100
-    }
-
-    fn memories(&self) -> usize {
-        1
-    }
-}
-
-/// The engine of profile `wasm-1` and the modules it compiled.
+/// Runs jobs in profile `wasm-1`.
 pub(crate) struct Wasm {
-    engine: Engine,
-    linker: Linker<Host>,
-    /// Whether this is the profile, with fuel and limits; else the peer that benches compare with.
-    metered: bool,
-    /// By digest, the most recently used last.
-    compiled: Mutex<Vec<(ContentAddress, InstancePre<Host>)>>,
+    modules: Modules,
 }
 
 /// What a run starts from.
 pub(crate) struct Inputs {
     pub(crate) module: Arc<[u8]>,
+    /// The module's BLAKE3 address.
+    pub(crate) module_address: ContentAddress,
     pub(crate) stdin: Option<Arc<[u8]>>,
     /// In the order of the job's inputs.
     pub(crate) files: Vec<Arc<[u8]>>,
 }
 
 impl Wasm {
-    pub(crate) fn new() -> Self {
-        Self::with(true)
-    }
-
-    /// Plain wasmtime with the same host functions: no fuel, no limits, no canonical NaNs. What benches compare with.
-    pub(crate) fn plain() -> Self {
-        Self::with(false)
-    }
-
-    fn with(metered: bool) -> Self {
-        let mut config = Config::new();
-        config
-            .consume_fuel(metered)
-            .epoch_interruption(metered)
-            .cranelift_nan_canonicalization(metered)
-            .relaxed_simd_deterministic(true)
-            .wasm_simd(true)
-            .wasm_relaxed_simd(true)
-            .wasm_bulk_memory(true)
-            .wasm_multi_value(true)
-            .wasm_extended_const(true)
-            .wasm_tail_call(false)
-            .wasm_multi_memory(false)
-            .wasm_memory64(false)
-            .wasm_custom_page_sizes(false)
-            .wasm_wide_arithmetic(false)
-            .wasm_backtrace_max_frames(None)
-            .max_wasm_stack(WASM_STACK_BYTES);
-        let engine = Engine::new(&config).expect("these settings fit every supported machine");
-        let mut linker = Linker::new(&engine);
-        wasi::link(&mut linker).expect("no function is defined twice");
-        Self { engine, linker, metered, compiled: Mutex::default() }
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self { modules: Modules::new(settings) }
     }
 
     /// Runs a job within the smaller of the deal's and the operator's limits. `folder`: its result folder is wanted, too.
@@ -212,63 +97,14 @@ impl Wasm {
         operator: &OperatorLimits,
         folder: bool,
     ) -> Result<Run, NoRun> {
-        let (done, ended) = mpsc::channel();
         std::thread::scope(|scope| {
-            let work = move || {
-                // A bug of the compiler must not end the service; it says nothing about the job.
-                let result = catch_unwind(AssertUnwindSafe(|| self.compile_and_run(job, inputs, operator, folder)));
-                let _ = done.send(result.unwrap_or_else(|_| Err(NoRun::fault("the executor panicked"))));
-            };
             let thread = std::thread::Builder::new().name("job".into()).stack_size(THREAD_STACK_BYTES);
-            if let Err(error) = thread.spawn_scoped(scope, work) {
-                return Err(NoRun::fault(format!("no thread could be started: {error}")));
-            }
-            // This thread is the watchdog: each tick makes running jobs look at their own deadline.
-            loop {
-                match ended.recv_timeout(TICK) {
-                    Ok(result) => return result,
-                    Err(mpsc::RecvTimeoutError::Timeout) => self.engine.increment_epoch(),
-                    Err(mpsc::RecvTimeoutError::Disconnected) => {
-                        return Err(NoRun::fault("the executor ended without an answer"));
-                    }
-                }
+            match thread.spawn_scoped(scope, || self.compile_and_run(job, inputs, operator, folder)) {
+                // A bug of the compiler must not end the service; it says nothing about the job.
+                Ok(thread) => thread.join().unwrap_or_else(|_| Err(NoRun::fault("the executor panicked"))),
+                Err(error) => Err(NoRun::fault(format!("no thread could be started: {error}"))),
             }
         })
-    }
-
-    fn compile(&self, bytes: &[u8]) -> Result<InstancePre<Host>, NoRun> {
-        let address = ContentAddress::of(bytes);
-        let lock = || self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        {
-            let mut compiled = lock();
-            if let Some(index) = compiled.iter().position(|(known, _)| *known == address) {
-                let entry = compiled.remove(index);
-                compiled.push(entry.clone());
-                return Ok(entry.1);
-            }
-        }
-        if bytes.len() > MODULE_BYTES_MAX {
-            let detail = format!("the module has {} bytes, more than {MODULE_BYTES_MAX}", bytes.len());
-            return Err(NoRun::Inconclusive { code: "operator-limit", detail });
-        }
-        let invalid = |error: wasmtime::Error| NoRun::ModuleInvalid(first_line(&format!("{error:#}")));
-        Module::validate(&self.engine, bytes).map_err(invalid)?;
-        // It is valid, so a failure now is the compiler's.
-        let module = Module::from_binary(&self.engine, bytes)
-            .map_err(|error| NoRun::fault(first_line(&format!("{error:#}"))))?;
-        let starts = module.get_export("_start").and_then(|export| export.func().cloned());
-        if !starts.is_some_and(|start| start.params().len() == 0 && start.results().len() == 0) {
-            return Err(NoRun::ModuleInvalid(
-                "the module exports no function _start without parameters and results".into(),
-            ));
-        }
-        let ready = self.linker.instantiate_pre(&module).map_err(invalid)?;
-        let mut compiled = lock();
-        if compiled.len() >= CACHED_MODULES_MAX {
-            compiled.remove(0);
-        }
-        compiled.push((address, ready.clone()));
-        Ok(ready)
     }
 
     fn compile_and_run(
@@ -278,7 +114,7 @@ impl Wasm {
         operator: &OperatorLimits,
         folder: bool,
     ) -> Result<Run, NoRun> {
-        let ready = self.compile(&inputs.module)?;
+        let ready = self.modules.get(inputs.module_address, &inputs.module)?;
         let limits = &job.limits;
         let output_bytes_max = limits.output_bytes.min(operator.output_bytes_max);
         let malformed = |detail| NoRun::Inconclusive { code: "job-malformed", detail };
@@ -295,26 +131,24 @@ impl Wasm {
         };
         let mut host = Host::new(fs, job.args.clone(), env, stdin, seed(job, inputs), limiter);
         host.output_stop = Some(output_bytes_max).filter(|most| *most < limits.output_bytes);
-        let mut store = Store::new(&self.engine, host);
+        let wall_ms = limits.wall_ms.min(operator.wall_ms_max);
+        host.deadline = Instant::now().checked_add(Duration::from_millis(wall_ms));
+        let mut store = Store::new(ready.module().engine(), host);
         let fault = |error: wasmtime::Error| NoRun::fault(error.to_string());
         let fuel = limits.fuel.min(operator.fuel_max);
-        if self.metered {
-            store.set_fuel(fuel).map_err(fault)?;
+        let (ended, fuel_used) = if self.modules.metered() {
             store.limiter(|host| &mut host.limiter);
-            let wall_ms = limits.wall_ms.min(operator.wall_ms_max);
-            let deadline = Instant::now().checked_add(Duration::from_millis(wall_ms));
-            store.set_epoch_deadline(1);
-            store.epoch_deadline_callback(move |_| match deadline {
-                Some(deadline) if Instant::now() >= deadline => Err(WallTime.into()),
-                _ => Ok(UpdateDeadline::Continue(1)),
+            store.set_fuel(fuel).map_err(fault)?;
+            store.fuel_async_yield_interval(Some(FUEL_INTERVAL)).map_err(fault)?;
+            let ended = watched(&mut store, &ready);
+            (ended, fuel - store.get_fuel().map_err(fault)?)
+        } else {
+            let ended = ready.instantiate(&mut store).and_then(|instance| {
+                let start = instance.get_typed_func::<(), ()>(&mut store, "_start")?;
+                start.call(&mut store, ())
             });
-        }
-        let ended = ready.instantiate(&mut store).and_then(|instance| {
-            let start = instance.get_typed_func::<(), ()>(&mut store, "_start")?;
-            store.data_mut().limiter.started = true;
-            start.call(&mut store, ())
-        });
-        let fuel_used = if self.metered { fuel - store.get_fuel().map_err(fault)? } else { 0 };
+            (ended, 0)
+        };
         let returned = ended.is_ok();
         let (termination, exit_code, trap) = match ended {
             Ok(()) => (Termination::Exit, 0, None),
@@ -385,7 +219,34 @@ impl Wasm {
     }
 }
 
-fn first_line(text: &str) -> String {
+/// Runs a module to its end. Every so much fuel it comes back, and the clock is looked at.
+fn watched(store: &mut Store<Host>, ready: &InstancePre<Host>) -> wasmtime::Result<()> {
+    let instance = to_the_end(store, |store| Box::pin(ready.instantiate_async(store)))?;
+    let start = instance.get_typed_func::<(), ()>(&mut *store, "_start")?;
+    store.data_mut().limiter.started = true;
+    to_the_end(store, |store| Box::pin(start.call_async(store, ())))
+}
+
+/// Polls until there is a result or the job's time is over; dropping the future then ends the job.
+fn to_the_end<'a, T>(
+    store: &'a mut Store<Host>,
+    run: impl FnOnce(&'a mut Store<Host>) -> Pin<Box<dyn Future<Output = wasmtime::Result<T>> + 'a>>,
+) -> wasmtime::Result<T> {
+    let deadline = store.data().deadline;
+    let mut running = run(store);
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        match running.as_mut().poll(&mut context) {
+            Poll::Ready(result) => return result,
+            Poll::Pending if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
+                return Err(WallTime.into());
+            }
+            Poll::Pending => {}
+        }
+    }
+}
+
+pub(crate) fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().chars().take(300).collect()
 }
 
@@ -395,7 +256,7 @@ fn seed(job: &Job, inputs: &Inputs) -> [u8; 32] {
     let files = job.inputs.iter().zip(&inputs.files).map(|(input, bytes)| (input.path.clone(), address(bytes)));
     let all = json!({
         "runtime": PROFILE,
-        "module": address(&inputs.module),
+        "module": inputs.module_address.to_string(),
         "args": job.args,
         "env": job.env.iter().cloned().collect::<BTreeMap<_, _>>(),
         "stdin": inputs.stdin.as_ref().map(address),

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use tribunal_verifiers::{Request, Verdict};
+use tribunal_verifiers::{FolderSource, Request, Verdict};
 
 use crate::bench::{SERVICE, fixture, fixture_bytes, fixture_folder};
 
-const JOBS: [&str; 4] = ["wordcount", "render", "heat", "classifier"];
+pub const JOBS: [&str; 4] = ["wordcount", "render", "heat", "classifier"];
 
 /// A request for a job of the fixtures that claims what is expected of it.
-fn request(name: &str) -> Value {
+pub fn request(name: &str) -> Value {
     let job: Value = serde_json::from_slice(&fixture_bytes(&format!("jobs/{name}/job.json"))).expect("job.json");
     let mut outputs = BTreeMap::new();
     for entry in std::fs::read_dir(fixture(&format!("jobs/{name}/expected"))).expect("expected") {
@@ -27,9 +27,13 @@ fn request(name: &str) -> Value {
     })
 }
 
+pub fn source(name: &str) -> FolderSource {
+    fixture_folder(&format!("jobs/{name}"))
+}
+
 fn run(name: &str, request: &Value) -> Verdict {
     let request = Request::parse(&request.to_string()).expect("a good request");
-    SERVICE.verify_from(&request, &fixture_folder(&format!("jobs/{name}"))).expect("a verdict")
+    SERVICE.verify_from(&request, &source(name)).expect("a verdict")
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! The verifiers from outside: a request in, a verdict out.
 
 mod artifacts;
+mod attacks;
 mod bench;
+mod canonical;
 mod combined;
 mod comparators;
 mod deals;
+mod determinism;
 mod folders;
 mod jobs;
 mod limits;

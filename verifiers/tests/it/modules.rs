@@ -110,6 +110,34 @@ fn a_count_above_the_metered_one_is_invalid_and_one_below_is_paid_as_claimed() {
 }
 
 #[test]
+fn a_count_is_held_against_the_meter_however_the_job_ends() {
+    let looping = r#"(module (func (export "_start") (loop (br 0))))"#;
+    for (what, text, claim, metered) in [
+        ("exit", printer("hello", "(call $proc_exit (i32.const 7))"), json!({ "exit_code": 7 }), 114),
+        ("trap", printer("hello", "(unreachable)"), json!({ "termination": "trap" }), 112),
+        (
+            "division",
+            printer("", "(drop (i32.div_u (i32.const 1) (i32.const 0)))"),
+            json!({ "termination": "trap" }),
+            107,
+        ),
+        ("out of fuel", looping.to_owned(), json!({ "termination": "out-of-fuel" }), 10_000_000),
+    ] {
+        let bench = Bench::wat(&text).set("/claim", claim);
+        assert_eq!(bench.run().evidence.fields["fuel_used"], metered, "{what}");
+        for count in [0, metered - 1, metered] {
+            let line = bench.clone().set("/claim/instruction_count", json!(count)).line();
+            assert_eq!(line, "valid ok: the claim is what the job gives", "{what}, {count}");
+        }
+        for count in [metered + 1, u64::MAX] {
+            let line = bench.clone().set("/claim/instruction_count", json!(count.to_string())).line();
+            let expected = format!("invalid instruction-count: metered {metered}, claimed {count}");
+            assert_eq!(line, expected, "{what}");
+        }
+    }
+}
+
+#[test]
 fn what_is_no_module_of_the_profile_makes_every_claim_invalid() {
     let line = |module: &str| Bench::wat(module).line();
     expect!["invalid module-invalid: magic header not detected: bad magic number - expected=["]
