@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tribunal_events::{ContentAddress, Digest, VerdictKind};
 
 use crate::{
-    ArtifactSource, BadRequest, Chain, MemorySource, Method, Reference, Request, VERIFIER_VERSION, Verdict,
+    ArtifactSource, BadRequest, Chain, Containers, MemorySource, Method, Reference, Request, VERIFIER_VERSION, Verdict,
     artifacts::checked, majority, proof, reexecution, request::write, verdict::Evidence, wasm::Wasm,
 };
 
@@ -64,6 +64,7 @@ pub struct Service {
     pub(crate) wasm: LazyLock<Wasm>,
     /// Plain wasmtime, for benches.
     plain: LazyLock<Wasm>,
+    pub(crate) containers: Containers,
     external: Option<Arc<dyn ExternalVerifier>>,
 }
 
@@ -104,8 +105,16 @@ impl Service {
             source: Arc::new(Chain(sources)),
             wasm: LazyLock::new(Wasm::new),
             plain: LazyLock::new(Wasm::plain),
+            containers: Containers::default(),
             external: None,
         }
+    }
+
+    /// Runs container jobs with these.
+    #[must_use]
+    pub fn with_containers(mut self, containers: Containers) -> Self {
+        self.containers = containers;
+        self
     }
 
     /// Also asks out-of-process verifiers.
