@@ -88,6 +88,7 @@ mod artifacts;
 mod canonical;
 mod cid;
 mod comparator;
+mod container;
 mod filesystem;
 mod image;
 mod json;
@@ -109,6 +110,7 @@ pub use artifacts::{
 };
 pub use cid::{Cid, CidError, Folder, FolderProblem};
 pub use comparator::{Comparison, compare};
+pub use container::Containers;
 pub use proof::{Curve, ProofProblem, verify_batch};
 pub use reexecution::RUNTIMES;
 pub use request::{

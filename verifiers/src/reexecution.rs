@@ -11,6 +11,7 @@ use tribunal_events::{Comparator, ContentAddress, Termination, VerdictKind};
 use crate::{
     BadRequest, Cid, Claim, Claimed, Job, OperatorLimits, Verdict,
     comparator::{self, Comparison},
+    container,
     request::write,
     service::{Check, Fetched},
     verdict::Evidence,
@@ -18,10 +19,10 @@ use crate::{
 };
 
 /// What a comparison of a run and a claim found.
-struct Finding {
-    verdict: VerdictKind,
-    code: &'static str,
-    detail: String,
+pub(crate) struct Finding {
+    pub(crate) verdict: VerdictKind,
+    pub(crate) code: &'static str,
+    pub(crate) detail: String,
 }
 
 impl Finding {
@@ -35,12 +36,15 @@ impl Finding {
 }
 
 /// Names of runtime profiles that this verifier runs; any other is inconclusive, `unknown-runtime`.
-pub const RUNTIMES: [&str; 2] = ["wasm", PROFILE];
+pub const RUNTIMES: [&str; 4] = ["wasm", PROFILE, "oci", container::PROFILE];
 
 pub(crate) fn verify(check: &Check<'_>) -> Result<Verdict, BadRequest> {
     let (Some(job), Some(claim)) = (&check.request.job, &check.request.claim) else {
         return Err(BadRequest::new("job", "a job and a claim are needed"));
     };
+    if container::is_container(&job.runtime) {
+        return container::verify(check, job, claim);
+    }
     let comparator = &check.request.comparator;
     let mut evidence = Evidence::new("reexecution/wasm");
     evidence.set("comparator", write::comparator(comparator));
@@ -50,7 +54,8 @@ pub(crate) fn verify(check: &Check<'_>) -> Result<Verdict, BadRequest> {
         evidence.local = vec!["own_outputs", "own_stdout", "fuel_used", "grade"];
     }
     if !RUNTIMES.contains(&job.runtime.as_str()) {
-        let detail = format!("this verifier has the runtime {PROFILE}, not {}", job.runtime);
+        let detail =
+            format!("this verifier has the runtimes {PROFILE} and {}, not {}", container::PROFILE, job.runtime);
         return Ok(Verdict::inconclusive("unknown-runtime", detail, evidence));
     }
     let inputs = match inputs(check, job, &mut evidence)? {
@@ -160,7 +165,12 @@ pub(crate) fn inputs(
     }
 }
 
-fn judge(check: &Check<'_>, run: &Run, claim: &Claim, comparator: &Comparator) -> Result<Finding, BadRequest> {
+pub(crate) fn judge(
+    check: &Check<'_>,
+    run: &Run,
+    claim: &Claim,
+    comparator: &Comparator,
+) -> Result<Finding, BadRequest> {
     if let Some(claimed) = claim.folder
         && let Some(finding) = compare_folders(run, claimed)
     {
@@ -233,7 +243,7 @@ fn compare_folders(run: &Run, claimed: Cid) -> Option<Finding> {
 }
 
 /// The worst grade of all that is claimed, where the comparator gives grades; what is equal byte for byte has none to give.
-fn graded(check: &Check<'_>, run: &Run, claim: &Claim) -> Option<u8> {
+pub(crate) fn graded(check: &Check<'_>, run: &Run, claim: &Claim) -> Option<u8> {
     let outputs = claim.outputs.iter().flatten();
     let outputs = outputs.filter_map(|output| Some((run.outputs.get(&output.path)?, &output.bytes)));
     let all = claim.stdout.iter().map(|stdout| (&run.stdout, stdout)).chain(outputs);

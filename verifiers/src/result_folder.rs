@@ -8,6 +8,8 @@
 //! Source: bacalhau-project/bacalhau, `WriteJobResults` in pkg/executor/results.go, `run` in pkg/executor/wasm/handler.go,
 //! `Put` in pkg/ipfs/client.go (`ipfs add -r`, hidden files left out).
 
+use std::collections::BTreeMap;
+
 use crate::{
     Cid, Job,
     cid::Folder,
@@ -74,6 +76,37 @@ pub(crate) fn own(fs: &FileSystem, outputs: &[String], exit_code: i32, returned:
         folder.cid().map_err(|problem| problem.to_string())
     };
     Ok(OwnFolder { cid: of(code)?, returned: returned.then(|| of(b"-1")).transpose()? })
+}
+
+/// [`own`] of a container, which always has an exit code. `folders` are those that are there, outputs and below.
+pub(crate) fn of_files(
+    outputs: &[String],
+    files: &BTreeMap<String, Vec<u8>>,
+    folders: &[String],
+    stdout: &[u8],
+    stderr: &[u8],
+    exit_code: i32,
+) -> Result<OwnFolder, String> {
+    let code = exit_code.cast_unsigned().to_string();
+    let mut folder = Folder::new();
+    let say = |problem: crate::FolderProblem| problem.to_string();
+    folder.add_file("stdout", stdout).map_err(say)?;
+    folder.add_file("stderr", stderr).map_err(say)?;
+    folder.add_file("exitCode", &code.as_bytes()[..code.len().min(EXIT_CODE_BYTES_MAX)]).map_err(say)?;
+    for output in outputs {
+        if !folders.contains(output) {
+            return Err(format!("{output} is no folder"));
+        }
+        let placed = |path: &str| path.strip_prefix(output.as_str()).map(|rest| format!("{}{rest}", name(output)));
+        for path in folders.iter().filter_map(|path| placed(path)) {
+            folder.add_folder(&path).map_err(say)?;
+        }
+        for (path, bytes) in files.iter().filter_map(|(path, bytes)| Some((placed(path)?, bytes))) {
+            folder.add_file(&path, bytes).map_err(say)?;
+        }
+    }
+    let cid = folder.cid().map_err(say)?;
+    Ok(OwnFolder { cid, returned: None })
 }
 
 /// Puts everything below a folder of the job into a folder.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tribunal_events::{ContentAddress, Digest, VerdictKind};
 
 use crate::{
-    ArtifactSource, BadRequest, Chain, MemorySource, Method, Reference, Request, VERIFIER_VERSION, Verdict,
+    ArtifactSource, BadRequest, Chain, Containers, MemorySource, Method, Reference, Request, VERIFIER_VERSION, Verdict,
     artifacts::checked, majority, modules::Settings, proof, reexecution, request::write, verdict::Evidence, wasm::Wasm,
 };
 
@@ -68,6 +68,7 @@ pub struct Service {
     pub(crate) reference: LazyLock<Wasm>,
     /// Plain wasmtime, for benches.
     plain: LazyLock<Wasm>,
+    pub(crate) containers: Containers,
     external: Option<Arc<dyn ExternalVerifier>>,
 }
 
@@ -110,8 +111,16 @@ impl Service {
             wasm: LazyLock::new(|| Wasm::new(Settings::Profile)),
             reference: LazyLock::new(|| Wasm::new(Settings::Reference)),
             plain: LazyLock::new(|| Wasm::new(Settings::Plain)),
+            containers: Containers::default(),
             external: None,
         }
+    }
+
+    /// Runs container jobs with these.
+    #[must_use]
+    pub fn with_containers(mut self, containers: Containers) -> Self {
+        self.containers = containers;
+        self
     }
 
     /// Also asks out-of-process verifiers.
