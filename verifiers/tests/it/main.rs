@@ -1,14 +1,17 @@
 //! The verifiers from outside: a request in, a verdict out.
 
+mod aggregates;
 mod artifacts;
 mod bench;
 mod combined;
 mod comparators;
 mod deals;
 mod folders;
+mod fuzz;
 mod jobs;
 mod limits;
 mod modules;
 mod proofs;
 mod requests;
+mod samples;
 mod votes;
