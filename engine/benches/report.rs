@@ -21,6 +21,9 @@ use tribunal_events::{ContentAddress, Envelope, Party, Timestamp, proto};
 use tribunal_fixtures::{Script, TermsBuilder, keys::key};
 use tribunal_verifiers::{FolderSource, MemorySource, OperatorLimits, Request, Service};
 
+#[path = "report/judging.rs"]
+mod judging;
+
 const DEALS: usize = 2_000;
 const RUNS: usize = 5;
 const BATCH: usize = 1_000;
@@ -53,6 +56,8 @@ fn main() {
     println!("  end to end / with its receipts     {:>10.2}", end_to_end / answered);
     println!("  end to end / raw RocksDB           {:>10.2}\n", end_to_end / raw);
     reexecution();
+    judging::comparators();
+    judging::votes();
     replay(recovery);
 }
 

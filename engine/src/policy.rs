@@ -401,6 +401,9 @@ fn comparator(terms: &Terms) -> Finding {
                 Comparator::Numeric { .. } => "as numbers within a tolerance",
                 Comparator::Image { .. } => "as images within a distance",
                 Comparator::IgnoreLines(_) => "line by line, but for some",
+                Comparator::Norm { .. } => "row by row within a distance, over many rows",
+                Comparator::Topk { .. } => "row by row by what is at the top, over many rows",
+                Comparator::Toploc { .. } => "by TOPLOC proofs, over many of them",
             };
             ok("comparator", format!("Results are compared {word}."))
         }

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use prost::Message;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -40,7 +42,31 @@ pub struct Claim {
     pub outputs: Vec<ClaimedFile>,
     /// The proof and its public inputs, where the method is a proof.
     pub proof: Option<(ContentAddress, ContentAddress)>,
+    /// What it ran in, by name; nothing said: empty.
+    pub environment: BTreeMap<String, String>,
     bytes: Vec<u8>,
+}
+
+/// Checks what a claim says that it ran in: at most 16 entries, names of 1 to 64 characters out of a to z, 0 to 9, `-`, `_`
+/// and `.`, values of 1 to 256 bytes without control characters.
+///
+/// # Errors
+/// A sentence that names the entry.
+pub fn check_environment(environment: &BTreeMap<String, String>) -> Result<(), String> {
+    if environment.len() > 16 {
+        return Err(format!("at most 16 entries, not {}", environment.len()));
+    }
+    for (name, value) in environment {
+        let plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.');
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
+            let short: String = name.chars().take(80).collect();
+            return Err(format!("a name is 1 to 64 of a-z, 0-9, '-', '_' and '.', not {short:?}"));
+        }
+        if value.is_empty() || value.len() > 256 || value.chars().any(char::is_control) {
+            return Err(format!("{name}: 1 to 256 bytes without control characters are needed"));
+        }
+    }
+    Ok(())
 }
 
 /// One file of a result.
@@ -87,6 +113,12 @@ impl Claim {
             ("", "") => None,
             (proof, public) => Some((artifact("proof", proof)?, artifact("public_inputs", public)?)),
         };
+        let entries = &claim.environment;
+        if !entries.is_sorted_by(|a, b| a.name < b.name) {
+            return Err("claim.environment must be ascending by name, without duplicates".into());
+        }
+        let environment = entries.iter().map(|entry| (entry.name.clone(), entry.value.clone())).collect();
+        check_environment(&environment).map_err(|problem| format!("claim.environment: {problem}"))?;
         Ok(Self {
             termination,
             exit_code: claim.exit_code,
@@ -94,6 +126,7 @@ impl Claim {
             stdout: artifact("stdout", &claim.stdout)?,
             outputs,
             proof,
+            environment,
             bytes: claim.encode_to_vec(),
         })
     }

@@ -28,6 +28,8 @@ mod typed {
         #[derive(Debug, PartialEq, Eq)]
         struct Silence { bytes32 termsHash; uint32 round; bytes32 silentHash; }
         #[derive(Debug, PartialEq, Eq)]
+        struct Update { bytes32 task; address source; uint64 weight; bytes32 contentHash; }
+        #[derive(Debug, PartialEq, Eq)]
         struct LogKey { string origin; bytes32 publicKey; }
         #[derive(Debug, PartialEq, Eq)]
         struct WorkResult { bytes32 requestDigest; bytes32 resultHash; }
@@ -50,6 +52,9 @@ pub use typed::Report as ReportStruct;
 pub use typed::Silence as SilenceStruct;
 /// EIP-712 `Terms`: the money of a deal as contracts see it; its struct hash is the deal's `termsHash`.
 pub use typed::Terms as TermsStruct;
+/// EIP-712 `Update`: a source's word on what it observed or trained. `task` is the deal id or zero, `contentHash` BLAKE3 of
+/// the bytes. Signed in the domain without a contract; moves no money.
+pub use typed::Update as UpdateStruct;
 /// EIP-712 `Verdict`: a mediator's vote in a recorded dispute. Never signed for anything else.
 pub use typed::Verdict as VerdictStruct;
 /// EIP-712 `WorkResult`: a worker's word to its operator's engines on what came of a verification; `resultHash` is the BLAKE3

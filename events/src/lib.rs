@@ -13,6 +13,7 @@
 
 mod amount;
 mod claim;
+mod comparator;
 mod domain;
 mod envelope;
 mod event;
@@ -37,10 +38,11 @@ pub mod proto {
 
 pub use alloy_primitives::{Address, B256, U256};
 pub use amount::{Amount, Bps};
-pub use claim::{Claim, ClaimedFile, Termination};
+pub use claim::{Claim, ClaimedFile, Termination, check_environment};
+pub use comparator::{Band, Comparator, ComparatorProblem, Metric, Over, SequentialTest, ToplocErrors};
 pub use domain::{
-    Domain, LogHeadStruct, Move, MoveAction, PanelStruct, ReportStruct, SilenceStruct, TermsStruct, VerdictStruct,
-    WorkResultStruct,
+    Domain, LogHeadStruct, Move, MoveAction, PanelStruct, ReportStruct, SilenceStruct, TermsStruct, UpdateStruct,
+    VerdictStruct, WorkResultStruct,
 };
 pub use envelope::{DecodeError, ENVELOPE_BYTES_MAX, Envelope, ParsedEvent, SignFault, SignedEvent};
 pub use event::{EventKind, Payout, Role, VerdictVote};
@@ -50,8 +52,8 @@ pub use proto::{Outcome, Party};
 pub use receipt::{Receipt, ReceiptStatus};
 pub use signature::{SECRET_BYTES, Signature, SignatureError, Signer, SignerFault, SigningKey};
 pub use terms::{
-    Comparator, Job, JobInput, Limits, Mediation, Method, Pricing, ProofBinding, Protocol, Replicator, Rule, Terms,
-    TermsError, Timeouts,
+    Job, JobInput, Limits, Mediation, Method, Pricing, ProofBinding, Protocol, Replicator, Rule, Terms, TermsError,
+    Timeouts,
 };
 pub use time::Timestamp;
 pub use verdict::{SignedVerdict, VerdictKind};

@@ -4,7 +4,8 @@ use prost::Message;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
-    Amount, Bps, ContentAddress, DealId, Domain, Party, TermsStruct, Timestamp, domain::addresses_hash, proto,
+    Amount, Bps, Comparator, ContentAddress, DealId, Domain, Party, TermsStruct, Timestamp, domain::addresses_hash,
+    proto,
 };
 
 /// Bytes of encoded terms at most.
@@ -180,31 +181,6 @@ pub struct Replicator {
     pub score: u64,
 }
 
-/// When two results agree.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Comparator {
-    /// Byte for byte.
-    Exact,
-    /// Numbers within tolerance; decimal text as signed.
-    Numeric {
-        /// Relative tolerance.
-        relative: String,
-        /// Absolute tolerance.
-        absolute: String,
-        /// Units in the last place.
-        ulps: u64,
-    },
-    /// PNG within a distance; decimal text as signed, one of the two is empty.
-    Image {
-        /// Least peak signal-to-noise ratio in dB.
-        psnr_db_min: String,
-        /// Least structural similarity.
-        ssim_min: String,
-    },
-    /// Lines, but for those that match.
-    IgnoreLines(Vec<String>),
-}
-
 /// Who resolves a dispute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mediation {
@@ -345,7 +321,8 @@ impl Terms {
             Ok(party) => Ok(party),
             Err(_) => wrong(field, format!("1 is the client, 2 the provider, {party} nobody")),
         };
-        let comparator = comparator(&message)?;
+        let comparator = Comparator::read(message.comparator.clone().unwrap_or_default())
+            .or_else(|(field, problem)| wrong(field, problem))?;
         if message.encryption_recipients.len() > MEMBERS_MAX {
             return wrong("encryption_recipients", format!("at most {MEMBERS_MAX}"));
         }
@@ -717,40 +694,6 @@ fn method(message: &proto::Terms) -> Result<Method, TermsError> {
                 return wrong("method.majority.replicators", "must be ascending, without duplicates");
             }
             Ok(Method::Majority { rule, replicators })
-        }
-    }
-}
-
-fn comparator(message: &proto::Terms) -> Result<Comparator, TermsError> {
-    use proto::comparator::Kind;
-    let decimal = |field, text: &str| {
-        let value = text.parse::<f64>().ok().filter(|value| value.is_finite() && *value >= 0.0);
-        match value {
-            _ if text.is_empty() => Ok(()),
-            Some(_) if text.len() <= 32 => Ok(()),
-            _ => wrong(field, format!("a decimal number, not negative, not {text:?}")),
-        }
-    };
-    match message.comparator.clone().unwrap_or_default().kind {
-        None | Some(Kind::Exact(_)) => Ok(Comparator::Exact),
-        Some(Kind::Numeric(numeric)) => {
-            decimal("comparator.numeric.relative", &numeric.relative)?;
-            decimal("comparator.numeric.absolute", &numeric.absolute)?;
-            Ok(Comparator::Numeric { relative: numeric.relative, absolute: numeric.absolute, ulps: numeric.ulps })
-        }
-        Some(Kind::Image(image)) => {
-            decimal("comparator.image.psnr_db_min", &image.psnr_db_min)?;
-            decimal("comparator.image.ssim_min", &image.ssim_min)?;
-            if image.psnr_db_min.is_empty() == image.ssim_min.is_empty() {
-                return wrong("comparator.image", "one of psnr_db_min and ssim_min is needed");
-            }
-            Ok(Comparator::Image { psnr_db_min: image.psnr_db_min, ssim_min: image.ssim_min })
-        }
-        Some(Kind::IgnoreLines(lines)) => {
-            if lines.patterns.len() > 32 || lines.patterns.iter().any(|pattern| pattern.len() > 512) {
-                return wrong("comparator.ignore_lines.patterns", "at most 32 of at most 512 bytes");
-            }
-            Ok(Comparator::IgnoreLines(lines.patterns))
         }
     }
 }

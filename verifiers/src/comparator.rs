@@ -1,9 +1,16 @@
 //! When two results agree. Every comparison is symmetric, a pure function of the bytes, and names the first difference.
 
 use regex::bytes::{Regex, RegexBuilder};
-use tribunal_events::Comparator;
+use tribunal_events::{Comparator, SequentialTest};
 
-use crate::{image, numeric};
+use crate::{
+    image,
+    norm::Norm,
+    numeric, samples,
+    sequential::{Sample, Tally},
+    topk::Topk,
+    toploc::Toploc,
+};
 
 /// Bytes of one file that are read as numbers or pixels; larger files compare byte for byte.
 pub(crate) const PARSED_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -15,20 +22,54 @@ pub enum Comparison {
     Agree,
     /// They do not; the first difference, "line 3: expected 17, claimed 18".
     Differ(String),
+    /// Nobody can tell: more than what is accepted, less than what convicts, or too few samples; what there is.
+    Between(String),
     /// The comparator itself cannot be used, whatever the bytes.
     Unusable(String),
 }
 
+/// What one file of a result says: everything, or its part of what all files say together.
+pub(crate) enum Examined {
+    Outright(Comparison),
+    Samples(Tally),
+}
+
 /// Compares our own bytes with claimed ones. The format follows from the extension of `name`.
+///
+/// Where the comparator counts samples, those of this one file decide; a verdict goes by the samples of all files together.
 pub fn compare(comparator: &Comparator, name: &str, own: &[u8], claimed: &[u8]) -> Comparison {
-    if own == claimed {
-        return Comparison::Agree;
+    match examine(comparator, name, own, claimed) {
+        Examined::Outright(comparison) => comparison,
+        Examined::Samples(tally) => decide(comparator, &tally),
     }
+}
+
+/// What the samples of a result say together.
+pub(crate) fn decide(comparator: &Comparator, tally: &Tally) -> Comparison {
+    match test(comparator) {
+        Some(test) => tally.decide(test),
+        None => Comparison::Agree,
+    }
+}
+
+/// The test over samples, where the comparator has one.
+pub(crate) const fn test(comparator: &Comparator) -> Option<&SequentialTest> {
+    match comparator {
+        Comparator::Norm { test, .. } | Comparator::Topk { test, .. } | Comparator::Toploc { test, .. } => Some(test),
+        Comparator::Exact | Comparator::Numeric { .. } | Comparator::Image { .. } | Comparator::IgnoreLines(_) => None,
+    }
+}
+
+pub(crate) fn examine(comparator: &Comparator, name: &str, own: &[u8], claimed: &[u8]) -> Examined {
+    if own == claimed && test(comparator).is_none() {
+        return Examined::Outright(Comparison::Agree);
+    }
+    let unusable = |problem: &str| Examined::Outright(Comparison::Unusable(problem.into()));
     let found = match comparator {
-        Comparator::Exact => Some(first_difference(own, claimed)),
+        Comparator::Exact => Comparison::Differ(first_difference(own, claimed)),
         Comparator::Numeric { relative, absolute, ulps } => {
             let (Some(relative), Some(absolute)) = (numeric::decimal(relative), numeric::decimal(absolute)) else {
-                return Comparison::Unusable("a tolerance is no decimal number".into());
+                return unusable("a tolerance is no decimal number");
             };
             numeric::compare(&numeric::Tolerance { relative, absolute, ulps: *ulps }, name, own, claimed)
         }
@@ -38,19 +79,53 @@ pub fn compare(comparator: &Comparator, name: &str, own: &[u8], claimed: &[u8]) 
             } else {
                 numeric::decimal(ssim_min).map(image::Least::Ssim)
             };
-            let Some(least) = least else {
-                return Comparison::Unusable("the least similarity is no decimal number".into());
-            };
+            let Some(least) = least else { return unusable("the least similarity is no decimal number") };
             image::compare(least, own, claimed)
         }
         Comparator::IgnoreLines(patterns) => {
             match patterns.iter().map(|text| pattern(text)).collect::<Result<Vec<_>, _>>() {
-                Ok(patterns) => compare_lines(&patterns, own, claimed),
-                Err(problem) => return Comparison::Unusable(problem),
+                Ok(patterns) => compare_lines(&patterns, own, claimed).map_or(Comparison::Agree, Comparison::Differ),
+                Err(problem) => Comparison::Unusable(problem),
             }
         }
+        Comparator::Norm { metric, accept, reject, .. } => match Norm::new(*metric, accept, reject) {
+            Some(norm) => return by_rows(name, own, claimed, |row, own, claimed| norm.judge(row, own, claimed)),
+            None => return unusable("a band is no decimal number"),
+        },
+        Comparator::Topk { over, k, accept_overlap, reject_overlap, .. } => {
+            let [k, accept_overlap, reject_overlap] =
+                [*k, *accept_overlap, *reject_overlap].map(|count| count as usize);
+            let topk = Topk { over: *over, k, accept_overlap, reject_overlap };
+            return by_rows(name, own, claimed, |row, own, claimed| topk.judge(row, own, claimed));
+        }
+        Comparator::Toploc { topk, batch, accept, reject, .. } => match Toploc::new(*topk, *batch, accept, reject) {
+            Some(toploc) => match toploc.samples(own, claimed) {
+                Ok(tally) => return Examined::Samples(tally),
+                // What is equal needs no reading.
+                Err(_) if own == claimed => Comparison::Agree,
+                Err(comparison) => comparison,
+            },
+            None => return unusable("an error is no decimal number"),
+        },
     };
-    found.map_or(Comparison::Agree, Comparison::Differ)
+    Examined::Outright(found)
+}
+
+fn by_rows(name: &str, own: &[u8], claimed: &[u8], judge: impl Fn(&str, &[f64], &[f64]) -> Sample) -> Examined {
+    // Equal files are all of samples that are the same, or of none where they cannot be read.
+    match numeric::too_large(own, claimed) {
+        Some(_) if own == claimed => return Examined::Outright(Comparison::Agree),
+        Some(found) => return Examined::Outright(found),
+        None => {}
+    }
+    let mut tally = Tally::default();
+    match samples::rows(name, own, claimed, &mut |row, left, right| {
+        tally.count(if own == claimed { Sample::Same } else { judge(row, left, right) });
+    }) {
+        Ok(()) => Examined::Samples(tally),
+        Err(_) if own == claimed => Examined::Outright(Comparison::Agree),
+        Err(difference) => Examined::Outright(Comparison::Differ(difference)),
+    }
 }
 
 /// How good a claim is that agrees, 0 to 100, where the comparator tells: 100 times SSIM, rounded down.
@@ -96,6 +171,17 @@ pub(crate) fn show(bytes: &[u8]) -> String {
     }
 }
 
+/// Two lines that differ, from shortly before the place where they do, so that it can be shown.
+fn around<'a>(own: &'a [u8], claimed: &'a [u8]) -> (usize, &'a [u8], &'a [u8]) {
+    let alike = own.iter().zip(claimed).take_while(|(own, claimed)| own == claimed).count();
+    if alike < 40 {
+        return (0, own, claimed);
+    }
+    // Not inside a character.
+    let from = (0..=alike - 20).rev().find(|from| own[*from] & 0xc0 != 0x80).unwrap_or(0);
+    (from, &own[from..], &claimed[from..])
+}
+
 /// The first difference of bytes that are not equal: a line where both are text, else an offset.
 pub(crate) fn first_difference(own: &[u8], claimed: &[u8]) -> String {
     let text = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok_and(|text| !text.contains('\0'));
@@ -107,7 +193,9 @@ pub(crate) fn first_difference(own: &[u8], claimed: &[u8]) -> String {
             match (own_lines.next(), claimed_lines.next()) {
                 (Some(own), Some(claimed)) if own == claimed => {}
                 (Some(own), Some(claimed)) => {
-                    return format!("line {number}: expected {}, claimed {}", show(own), show(claimed));
+                    let (from, own, claimed) = around(own, claimed);
+                    let from = if from == 0 { String::new() } else { format!(", from byte {from}") };
+                    return format!("line {number}{from}: expected {}, claimed {}", show(own), show(claimed));
                 }
                 (Some(own), None) => return format!("line {number}: expected {}, claimed no such line", show(own)),
                 (None, Some(claimed)) => {

@@ -281,7 +281,9 @@ fn difference(comparator: &Comparator, first: &Run, second: &Run, claim: &Claim)
     }
     let compare = |name: &str, a: &[u8], b: &[u8]| match comparator::compare(comparator, name, a, b) {
         Comparison::Agree => None,
-        Comparison::Differ(detail) | Comparison::Unusable(detail) => Some(format!("{name}: {detail}")),
+        Comparison::Differ(detail) | Comparison::Between(detail) | Comparison::Unusable(detail) => {
+            Some(format!("{name}: {detail}"))
+        }
     };
     if claim.stdout.is_some()
         && let Some(difference) = compare("stdout", &first.stdout, &second.stdout)

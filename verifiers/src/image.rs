@@ -4,7 +4,7 @@
 //! arithmetic in a fixed order, so every machine finds the same number. SSIM: Wang, Bovik, Sheikh and Simoncelli 2004 with
 //! a flat window of 8 × 8 pixels at every place, mean over places and channels; K1 = 0.01, K2 = 0.03.
 
-use crate::comparator::{PARSED_BYTES_MAX, first_difference};
+use crate::{comparator::Comparison, numeric::too_large};
 
 /// Pixels of an image at most.
 const PIXELS_MAX: u64 = 16 * 1024 * 1024;
@@ -33,56 +33,85 @@ struct Image {
     planes: Vec<Vec<u16>>,
 }
 
-/// The difference, if the images are not alike enough.
-pub(crate) fn compare(least: Least, own: &[u8], claimed: &[u8]) -> Option<String> {
-    if own.len().max(claimed.len()) > PARSED_BYTES_MAX {
-        return Some(format!("too large to be read as images; {}", first_difference(own, claimed)));
+/// Why bytes are no image here.
+enum NoImage {
+    Unread(String),
+    /// More pixels than are read; our limit, not a fault of the image.
+    TooLarge(String),
+}
+
+pub(crate) fn compare(least: Least, own: &[u8], claimed: &[u8]) -> Comparison {
+    if let Some(found) = too_large(own, claimed) {
+        return found;
     }
+    let differ = Comparison::Differ;
     let (a, b) = match (decode(own), decode(claimed)) {
         (Ok(a), Ok(b)) => (a, b),
-        (Err(problem), _) => return Some(format!("what is expected is no PNG: {problem}")),
-        (_, Err(problem)) => return Some(format!("what is claimed is no PNG: {problem}")),
+        (Err(NoImage::TooLarge(problem)), Err(NoImage::TooLarge(_))) => {
+            return Comparison::Unusable(format!("both images are too large to be compared: {problem}"));
+        }
+        (Err(NoImage::Unread(problem) | NoImage::TooLarge(problem)), _) => {
+            return differ(format!("what is expected is no PNG: {problem}"));
+        }
+        (_, Err(NoImage::Unread(problem) | NoImage::TooLarge(problem))) => {
+            return differ(format!("what is claimed is no PNG: {problem}"));
+        }
     };
     if (a.width, a.height) != (b.width, b.height) {
         let sides = |image: &Image| format!("{} × {} pixels", image.width, image.height);
-        return Some(format!("expected {}, claimed {}", sides(&a), sides(&b)));
+        return differ(format!("expected {}, claimed {}", sides(&a), sides(&b)));
     }
     if a.peak != b.peak {
         let bits = |image: &Image| if image.peak == 255 { 8 } else { 16 };
-        return Some(format!("expected {} bits a channel, claimed {}", bits(&a), bits(&b)));
+        return differ(format!("expected {} bits a channel, claimed {}", bits(&a), bits(&b)));
     }
-    match least {
+    let (alike, found) = match least {
         Least::PsnrDb(least) => {
             let (squares, samples) = squared_error(&a, &b);
             let peak = f64::from(a.peak);
-            // PSNR >= least, without a logarithm: MSE <= peak² / 10^(least / 10).
+            // PSNR >= least, without a logarithm: MSE <= peak² / 10^(least / 10). The logarithm is for people.
             let mse = squares as f64 / samples as f64;
+            let db = 10.0 * (peak * peak / mse).log10();
             let alike = squares == 0 || mse <= peak * peak / ten_to(least / 10.0);
-            (!alike)
-                .then(|| format!("PSNR is {:.2} dB, at least {least} is needed", 10.0 * (peak * peak / mse).log10()))
+            (alike, format!("PSNR is {db:.2} dB, at least {least} is needed"))
         }
         Least::Ssim(least) => {
             let found = ssim(&a, &b);
-            (found < least).then(|| format!("SSIM is {found:.6}, at least {least} is needed"))
+            (found >= least, format!("SSIM is {found:.6}, at least {least} is needed"))
         }
-    }
+    };
+    if alike { Comparison::Agree } else { differ(format!("{found}{}", first_pixel(&a, &b))) }
 }
 
-fn decode(bytes: &[u8]) -> Result<Image, String> {
+/// The first pixel that differs, in the order of rows.
+fn first_pixel(a: &Image, b: &Image) -> String {
+    let pixel = |image: &Image, at: usize| image.planes.iter().map(|plane| plane[at]).collect::<Vec<_>>();
+    let found = (0..a.width * a.height).find(|at| a.planes.iter().zip(&b.planes).any(|(a, b)| a[*at] != b[*at]));
+    found.map_or_else(String::new, |at| {
+        let (row, column) = (at / a.width, at % a.width);
+        format!("; row {row}, column {column}: expected {:?}, claimed {:?}", pixel(a, at), pixel(b, at))
+    })
+}
+
+fn decode(bytes: &[u8]) -> Result<Image, NoImage> {
+    let unread = |error: png::DecodingError| match error {
+        png::DecodingError::LimitsExceeded => NoImage::TooLarge(error.to_string()),
+        _ => NoImage::Unread(error.to_string()),
+    };
     let mut decoder = png::Decoder::new_with_limits(std::io::Cursor::new(bytes), png::Limits { bytes: 1 << 28 });
     decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::ALPHA);
-    let mut reader = decoder.read_info().map_err(|error| error.to_string())?;
+    let mut reader = decoder.read_info().map_err(unread)?;
     let (width, height) = reader.info().size();
     if u64::from(width) * u64::from(height) > PIXELS_MAX {
-        return Err(format!("{width} × {height} pixels are more than {PIXELS_MAX}"));
+        return Err(NoImage::TooLarge(format!("{width} × {height} pixels are more than {PIXELS_MAX}")));
     }
-    let size = reader.output_buffer_size().ok_or("it is too large")?;
+    let size = reader.output_buffer_size().ok_or_else(|| NoImage::TooLarge("it is too large".into()))?;
     let mut buffer = vec![0; size];
-    let frame = reader.next_frame(&mut buffer).map_err(|error| error.to_string())?;
+    let frame = reader.next_frame(&mut buffer).map_err(unread)?;
     let grey = match frame.color_type {
         png::ColorType::GrayscaleAlpha => true,
         png::ColorType::Rgba => false,
-        other => return Err(format!("colours of type {other:?}")),
+        other => return Err(NoImage::Unread(format!("colours of type {other:?}"))),
     };
     let (wide, channels) = (frame.bit_depth == png::BitDepth::Sixteen, if grey { 2 } else { 4 });
     let step = channels * if wide { 2 } else { 1 };

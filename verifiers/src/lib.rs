@@ -5,11 +5,13 @@
 //! through [`ExternalVerifier`]. It does not sign; the engine adds signer and signature.
 //!
 //! Start reading at [`Request::parse`], then [`Service::verify`], then the method that interests you: `reexecution`,
-//! `proof`, `majority`; two results are compared in `comparator`.
+//! `proof`, `majority`, `aggregate`; two results are compared in `comparator`.
 //!
 //! **Invariant:** `invalid` is said only of what any honest verifier would find; what this machine, its operator or the
 //! world caused is `inconclusive`.
 //! **Invariant:** the digest of a verdict depends on the request and the artifacts, never on time or machine.
+//! **Invariant:** two results agree, differ or neither the same way whichever side is which, and no single sample within a
+//! tolerance convicts.
 //! **Invariant:** no job reaches a file, clock, random source or network of the host.
 //!
 //! # Verdict digest
@@ -34,9 +36,38 @@
 //! | invalid, re-execution of a claimed folder | `folder-differs`, `exit-code-differs`, `instruction-count` |
 //! | invalid, proof | `proof-malformed`, `proof-invalid`, `proof-binding` |
 //! | invalid, majority | `outvoted` |
-//! | inconclusive | `artifact-unavailable`, `unknown-runtime`, `wall-time`, `stack-exhausted`, `operator-limit`, `executor-fault`, `job-malformed`, `comparator-invalid`, `key-malformed`, `unsupported-proof-system`, `no-quorum`, `tie`, `verifier-unavailable`; a claimed folder: `no-own-folder`, `job-limit`, `host-dependent` |
+//! | invalid, aggregate | `output-differs` |
+//! | inconclusive | `artifact-unavailable`, `unknown-runtime`, `wall-time`, `stack-exhausted`, `operator-limit`, `executor-fault`, `job-malformed`, `comparator-invalid`, `key-malformed`, `unsupported-proof-system`, `no-quorum`, `tie`, `between-bands`, `other-environment`, `observation-malformed`, `verifier-unavailable`; a claimed folder: `no-own-folder`, `job-limit`, `host-dependent` |
 //!
 //! An out-of-process verifier has its own codes.
+//!
+//! # Comparators
+//!
+//! | `comparator.kind` | fields | defined in |
+//! |---|---|---|
+//! | `exact` | | |
+//! | `numeric` | `relative`, `absolute`, `ulps` | `numeric` |
+//! | `image` | `psnr_db_min` or `ssim_min` | `image` |
+//! | `ignore_lines` | `patterns` | `comparator` |
+//! | `norm` | `metric` (`l2`, `linf`), `accept` and `reject` with `relative`, `absolute`, `test` | `norm` |
+//! | `topk` | `over` (`logits`, `ids`), `k`, `accept_overlap`, `reject_overlap`, `test` | `topk` |
+//! | `toploc` | `topk`, `batch`, `accept` and `reject` with `exp_mismatches`, `mant_err_mean`, `mant_err_median`, `test` | `toploc` |
+//!
+//! The last three look at samples, each of which is near (accept), far (reject) or neither, and `test` says how many far ones
+//! of how many convict: `{"alpha": "0.001", "beta": "0.01", "honest_rate": "0.01", "cheat_rate": "0.5"}` (`sequential`).
+//! The samples of all files of a result count together, those of equal files too. What is neither is `between-bands`.
+//!
+//! # Environments
+//!
+//! `claim.environment` is an object of strings that says what the claim ran in: at most 16 entries, names of a-z, 0-9, `-`, `_`
+//! and `.`, such as `device`, `driver`, `data-type`. It stands in the evidence as `claimed_environment`, and votes are counted
+//! within the claim's own first (`majority`). Equal environments are equal in every entry.
+//!
+//! # Aggregates
+//!
+//! `{"kind": "aggregate", "function": "median", "observations": [{"source": "s1", "artifact": "s1.json"}, …]}`; further
+//! functions are `trimmed-mean` with `trim`, `mad-outliers` with `threshold` (3.5) and `witnesses` (1), and `fedavg`, whose
+//! observations have `weight` and `signature`. The claim has one output, the aggregate as JSON; no job is needed (`aggregate`).
 //!
 //! # Result folders
 //!
@@ -84,6 +115,7 @@
 //! - `ignore_lines` drops the lines that match any pattern on both sides and compares what is left.
 //! - A combined method asks all its parts; its code is that of the first part with the deciding verdict.
 
+mod aggregate;
 mod artifacts;
 mod canonical;
 mod cid;
@@ -95,16 +127,22 @@ mod json;
 mod limiter;
 mod majority;
 mod modules;
+mod norm;
 mod numeric;
 mod proof;
 mod reexecution;
 mod request;
 mod result_folder;
+mod samples;
+mod sequential;
 mod service;
+mod topk;
+mod toploc;
 mod verdict;
 mod wasi;
 mod wasm;
 
+pub use aggregate::{Function, Observation};
 pub use artifacts::{
     ARTIFACT_BYTES_MAX, ArtifactFault, ArtifactSource, Chain, FolderSource, MemorySource, address_like,
 };

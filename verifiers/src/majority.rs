@@ -1,35 +1,85 @@
 //! Is the claim the one that most voters made too?
 //!
-//! A group is a set of votes that agree pairwise: a clique, since agreement within a tolerance is not transitive. Votes are
-//! put in the order of their voters first, so the order in which they came decides nothing.
+//! # Groups
 //!
-//! Sources: BOINC `sched/validator.cpp` (min_quorum), iExec PoCo `IexecPoco2Facet.sol` (credibility): with
-//! weight = max(score / 3, 3) − 1, a group's credibility is the product of its weights, the total is 1 and the sum over
-//! groups, and a group wins when credibility × trust > total × (trust − 1).
+//! A group is a set of votes that agree pairwise: a clique, since agreement within a tolerance is not transitive. Votes are
+//! put in the order of their voters first, so the order in which they came decides nothing. The group that weighs most wins,
+//! if the rule has enough of it; two groups of the greatest weight are a tie, which is inconclusive.
+//!
+//! | rule | a group weighs | enough |
+//! |---|---|---|
+//! | `quorum` | the sum of its votes' weights | at least `quorum` |
+//! | `boinc` | its votes | at least floor(min_quorum / 2) + 1, and at least `min_quorum` votes came |
+//! | `credibility` | the product of max(score / 3, 3) − 1 | weight × trust > total × (trust − 1), where the total is 1 and the weights of the winner and of the groups that the other votes are put into: of those left always the weightiest |
+//!
+//! The claim is valid where it agrees with every vote of the winner, invalid where it differs from one.
+//!
+//! Sources: BOINC `sched/validator.cpp` (min_quorum), iExec PoCo `IexecPoco2Facet.sol` (credibility).
+//!
+//! # Environments
+//!
+//! Where the claim says what it ran in (`environment`), the votes of the same environment, name by name and value by value,
+//! are counted first, and a winner among them decides. Where they have no winner, all votes are counted, and the claim is
+//! valid or invalid as said above, except that it is invalid only where it differs from a vote of its own environment in the
+//! winning group: strangers alone convict nobody, since another device may honestly give another result
+//! (`other-environment`). A claim that says nothing is compared with all votes at once, so nobody need say anything. That
+//! `boinc` needs `min_quorum` votes means votes of any environment.
+//!
+//! # Open pairs
+//!
+//! Under a comparator with bands two votes may neither agree nor differ. Such a pair is not in one group. But the claim is then
+//! called valid or invalid only where no way to settle the open pairs could lead elsewhere: invalid, if every group that could
+//! form of votes from which the claim does not differ weighs less than the winner; valid, if so does every group that could
+//! form and has a vote with which the claim does not agree. Under `credibility`, whose total depends on all groups, an open
+//! pair among the votes leaves it open (`between-bands`).
 
-use alloy_primitives::Uint;
 use serde_json::{Value, json};
 use tribunal_events::{Comparator, ContentAddress, Rule, VerdictKind};
 
+use self::groups::{Count, Group, cliques, first, members};
 use crate::{
     BadRequest, Claim, Claimed, VOTES_MAX, Verdict, Vote,
-    comparator::{self, Comparison},
+    comparator::{self, Comparison, Examined},
     reexecution::claimed_evidence,
     request::write,
+    sequential::Tally,
     service::{Check, Fetched},
     verdict::Evidence,
 };
 
-/// Products of at most 31 weights below 2^63, and the trust.
-type Credibility = Uint<2048, 32>;
-
-/// A set of votes, one bit each.
-type Group = u32;
+mod groups;
 
 /// Why two claims could not be compared.
 struct Unknown {
     code: &'static str,
     detail: String,
+}
+
+/// What two claims are to each other.
+enum Relation {
+    Agree,
+    /// The first difference.
+    Differ(String),
+    /// Between the bands of the comparator.
+    Open(String),
+}
+
+/// What is to be said, with the winners where there are any.
+struct Outcome {
+    verdict: VerdictKind,
+    code: &'static str,
+    detail: String,
+}
+
+/// The votes and what they are to each other and to the claim.
+struct Ballot<'a> {
+    votes: Vec<&'a Vote>,
+    /// For every vote, whom it agrees with, without itself.
+    agreeing: Vec<Group>,
+    /// The same, and whom it may agree with.
+    perhaps: Vec<Group>,
+    /// What the claim is to every vote; of no matter while no group wins.
+    claim: Result<Vec<Relation>, Unknown>,
 }
 
 pub(crate) fn verify(check: &Check<'_>, votes: &[Vote], rule: &Rule) -> Result<Verdict, BadRequest> {
@@ -42,43 +92,123 @@ pub(crate) fn verify(check: &Check<'_>, votes: &[Vote], rule: &Rule) -> Result<V
     if let Some(pair) = votes.windows(2).find(|pair| pair[0].voter == pair[1].voter) {
         return Err(BadRequest::new("method.votes", format!("{:?} votes twice", pair[0].voter)));
     }
-    let comparator = &check.request.comparator;
     let word = match rule {
         Rule::Quorum(_) => "quorum",
         Rule::Boinc(_) => "boinc",
         Rule::Credibility(_) => "credibility",
     };
     let mut evidence = Evidence::new(format!("majority/{word}"));
-    evidence.set("comparator", write::comparator(comparator));
+    evidence.set("comparator", write::comparator(&check.request.comparator));
     claimed_evidence(claim, &mut evidence);
     evidence.set("votes", votes.iter().map(|vote| ballot(vote)).collect::<Vec<_>>());
+    let outcome = match Ballot::take(check, votes, claim) {
+        Ok(ballot) => ballot.outcome(claim, rule, &mut evidence),
+        Err(Unknown { code, detail }) => Outcome { verdict: VerdictKind::Inconclusive, code, detail },
+    };
+    Ok(Verdict::new(outcome.verdict, outcome.code, outcome.detail, evidence))
+}
 
-    let agreeing = match agreement(check, comparator, &votes) {
-        Ok(agreeing) => agreeing,
-        Err(unknown) => return Ok(Verdict::inconclusive(unknown.code, unknown.detail, evidence)),
-    };
-    let groups = cliques(&agreeing);
-    let (winner, weight) = match winner(&votes, &groups, rule) {
-        Ok(winner) => winner,
-        Err((code, detail)) => return Ok(Verdict::inconclusive(code, detail, evidence)),
-    };
-    let members = members(winner).map(|index| votes[index]);
-    let voters: Vec<Value> = members.clone().map(|vote| address(vote).into()).collect();
-    let size = voters.len();
-    evidence.set("winners", voters);
-    evidence.set("winners_weight", weight.to_string());
-    for vote in members {
-        match differ(check, comparator, &vote.claim, claim) {
-            Ok(None) => {}
-            Ok(Some(difference)) => {
-                let detail = format!("{size} of {} voters agree on another result: {difference}", votes.len());
-                return Ok(Verdict::new(VerdictKind::Invalid, "outvoted", detail, evidence));
+impl<'a> Ballot<'a> {
+    fn take(check: &Check<'_>, votes: Vec<&'a Vote>, claim: &Claim) -> Result<Self, Unknown> {
+        let (mut agreeing, mut perhaps) = (vec![0; votes.len()], vec![0; votes.len()]);
+        for a in 0..votes.len() {
+            for b in 0..a {
+                let found = relate(check, &votes[b].claim, &votes[a].claim)?;
+                if !matches!(found, Relation::Differ(_)) {
+                    perhaps[a] |= 1 << b;
+                    perhaps[b] |= 1 << a;
+                }
+                if matches!(found, Relation::Agree) {
+                    agreeing[a] |= 1 << b;
+                    agreeing[b] |= 1 << a;
+                }
             }
-            Err(unknown) => return Ok(Verdict::inconclusive(unknown.code, unknown.detail, evidence)),
         }
+        let claim = votes.iter().map(|vote| relate(check, &vote.claim, claim)).collect();
+        Ok(Self { votes, agreeing, perhaps, claim })
     }
-    let detail = format!("{size} of {} voters agree on the claim", votes.len());
-    Ok(Verdict::new(VerdictKind::Valid, "ok", detail, evidence))
+
+    fn outcome(&self, claim: &Claim, rule: &Rule, evidence: &mut Evidence) -> Outcome {
+        let all = first(self.votes.len());
+        let alike = self.votes.iter().enumerate().filter(|(_, vote)| vote.claim.environment == claim.environment);
+        let own = alike.fold(0, |group: Group, (index, _)| group | 1 << index);
+        if !claim.environment.is_empty() && own != all {
+            let among = self.count(rule, own, own, evidence);
+            if !matches!(among.code, "no-quorum" | "tie") {
+                evidence.set("counted", "environment");
+                return among;
+            }
+            evidence.set("counted", "all");
+        }
+        let convicting = if claim.environment.is_empty() { all } else { own };
+        self.count(rule, all, convicting, evidence)
+    }
+
+    /// Counts some of the votes; the claim is invalid only where it differs from one of those that may convict.
+    fn count(&self, rule: &Rule, votes: Group, convicting: Group, evidence: &mut Evidence) -> Outcome {
+        let inconclusive = |code, detail| Outcome { verdict: VerdictKind::Inconclusive, code, detail };
+        let count = Count::new(&self.votes, rule);
+        let (winner, weight) = match count.winner(&cliques(&self.agreeing, votes)) {
+            Ok(winner) => winner,
+            Err((code, detail)) => return inconclusive(code, detail),
+        };
+        let voters: Vec<Value> = members(winner).map(|index| address(self.votes[index]).into()).collect();
+        let (size, of) = (voters.len(), votes.count_ones());
+        evidence.set("winners", voters);
+        evidence.set("winners_weight", weight.to_string());
+
+        let claim = match &self.claim {
+            Ok(claim) => claim,
+            Err(unknown) => return inconclusive(unknown.code, unknown.detail.clone()),
+        };
+        let related = |so: fn(&Relation) -> bool| {
+            let found = claim.iter().enumerate().filter(|(_, relation)| so(relation));
+            found.fold(0, |group: Group, (index, _)| group | 1 << index)
+        };
+        let agreeing = related(|relation| matches!(relation, Relation::Agree));
+        let differing = related(|relation| matches!(relation, Relation::Differ(_)));
+        let open = members(votes).any(|index| (self.perhaps[index] & !self.agreeing[index]) & votes != 0);
+        // Whether a group of these votes that has one of those could weigh as much as the winner.
+        let rivals = |votes: Group, with: Group| {
+            let groups = cliques(&self.perhaps, votes);
+            groups.iter().any(|group| group & with != 0 && count.weigh(*group) >= weight)
+        };
+        let unsettled = |what: &str| inconclusive("between-bands", format!("{size} of {of} voters agree, but {what}"));
+        if open && matches!(rule, Rule::Credibility(_)) {
+            return unsettled(
+                "votes are between the bands of the comparator, so the credibility of the others is not known",
+            );
+        }
+        let difference = |index: usize| match &claim[index] {
+            Relation::Agree => String::new(),
+            Relation::Differ(what) | Relation::Open(what) => what.clone(),
+        };
+        if let Some(index) = members(winner & differing).next() {
+            let detail = format!("{size} of {of} voters agree on another result: {}", difference(index));
+            return match members(winner & differing & convicting).next() {
+                None => {
+                    inconclusive("other-environment", format!("{detail}; none of them has the claim's environment"))
+                }
+                Some(_) if open && rivals(votes & !differing, votes) => unsettled(
+                    "votes that are between the bands could make a group of equal weight that the claim is in",
+                ),
+                Some(own) => {
+                    let detail = format!("{size} of {of} voters agree on another result: {}", difference(own));
+                    Outcome { verdict: VerdictKind::Invalid, code: "outvoted", detail }
+                }
+            };
+        }
+        if let Some(index) = members(winner & !agreeing).next() {
+            return unsettled(&format!("the claim is between the bands: {}", difference(index)));
+        }
+        if open && rivals(votes, !agreeing) {
+            return unsettled(
+                "votes that are between the bands could make a group of equal weight that the claim is not in",
+            );
+        }
+        let detail = format!("{size} of {of} voters agree on the claim");
+        Outcome { verdict: VerdictKind::Valid, code: "ok", detail }
+    }
 }
 
 fn address(vote: &Vote) -> String {
@@ -100,51 +230,66 @@ fn ballot(vote: &Vote) -> Value {
     if let Some(folder) = claimed.fields.get("claimed_folder") {
         ballot["folder"] = folder.clone();
     }
+    if let Some(environment) = claimed.fields.get("claimed_environment") {
+        ballot["environment"] = environment.clone();
+    }
     ballot
 }
 
-/// For every vote, whom it agrees with, without itself.
-fn agreement(check: &Check<'_>, comparator: &Comparator, votes: &[&Vote]) -> Result<Vec<Group>, Unknown> {
-    let mut agreeing = vec![0; votes.len()];
-    for a in 0..votes.len() {
-        for b in 0..a {
-            if differ(check, comparator, &votes[b].claim, &votes[a].claim)?.is_none() {
-                agreeing[a] |= 1 << b;
-                agreeing[b] |= 1 << a;
+/// What two claims are to each other. The instruction count and the environment are no part of the result.
+fn relate(check: &Check<'_>, expected: &Claim, claimed: &Claim) -> Result<Relation, Unknown> {
+    if check.out_of_time() {
+        let detail = format!("comparing the votes takes longer than {} ms", check.limits.wall_ms_max);
+        return Err(Unknown { code: "wall-time", detail });
+    }
+    let pairs = match pairs(expected, claimed) {
+        Ok(pairs) => pairs,
+        Err(difference) => return Ok(Relation::Differ(difference)),
+    };
+    let comparator = &check.request.comparator;
+    let (mut tally, mut open) = (Tally::default(), None);
+    for (name, expected, claimed) in pairs {
+        let comparison = match examine(check, comparator, name, expected, claimed)? {
+            Examined::Outright(comparison) => comparison,
+            Examined::Samples(samples) => {
+                tally.add(name, samples);
+                continue;
             }
+        };
+        match comparison {
+            Comparison::Agree => {}
+            Comparison::Differ(difference) => return Ok(Relation::Differ(format!("{name}: {difference}"))),
+            Comparison::Between(what) => open = open.or(Some(format!("{name}: {what}"))),
+            Comparison::Unusable(detail) => return Err(Unknown { code: "comparator-invalid", detail }),
         }
     }
-    Ok(agreeing)
+    match (comparator::decide(comparator, &tally), open) {
+        (Comparison::Differ(difference), _) => Ok(Relation::Differ(difference)),
+        (Comparison::Unusable(detail), _) => Err(Unknown { code: "comparator-invalid", detail }),
+        (_, Some(open)) | (Comparison::Between(open), None) => Ok(Relation::Open(open)),
+        (Comparison::Agree, None) => Ok(Relation::Agree),
+    }
 }
 
-/// The first difference of two claims. The instruction count is no part of the result.
-fn differ(
-    check: &Check<'_>,
-    comparator: &Comparator,
-    expected: &Claim,
-    claimed: &Claim,
-) -> Result<Option<String>, Unknown> {
+/// The files that two claims both name, by name; else what only one of them says.
+fn pairs<'a>(expected: &'a Claim, claimed: &'a Claim) -> Result<Vec<(&'a str, &'a Claimed, &'a Claimed)>, String> {
     if expected.termination != claimed.termination {
         let (expected, claimed) = (expected.termination.word(), claimed.termination.word());
-        return Ok(Some(format!("termination: expected {expected}, claimed {claimed}")));
+        return Err(format!("termination: expected {expected}, claimed {claimed}"));
     }
     if expected.exit_code != claimed.exit_code {
         let word = |code: Option<i32>| code.map_or("none".to_owned(), |code| code.to_string());
-        return Ok(Some(format!(
-            "exit code: expected {}, claimed {}",
-            word(expected.exit_code),
-            word(claimed.exit_code)
-        )));
+        return Err(format!("exit code: expected {}, claimed {}", word(expected.exit_code), word(claimed.exit_code)));
     }
     if expected.folder != claimed.folder {
         let word = |folder: Option<crate::Cid>| folder.map_or("none".to_owned(), |folder| folder.to_string());
-        return Ok(Some(format!("folder: expected {}, claimed {}", word(expected.folder), word(claimed.folder))));
+        return Err(format!("folder: expected {}, claimed {}", word(expected.folder), word(claimed.folder)));
     }
     let mut pairs = Vec::new();
     match (&expected.stdout, &claimed.stdout) {
         (None, None) => {}
         (Some(expected), Some(claimed)) => pairs.push(("stdout", expected, claimed)),
-        _ => return Ok(Some("stdout: only one of the two claims it".into())),
+        _ => return Err("stdout: only one of the two claims it".into()),
     }
     match (&expected.outputs, &claimed.outputs) {
         (None, None) => {}
@@ -154,37 +299,34 @@ fn differ(
             if own != other {
                 let only = own.iter().find(|path| !other.contains(path));
                 let only = only.or_else(|| other.iter().find(|path| !own.contains(path))).cloned();
-                return Ok(Some(format!("{}: only one of the two claims it", only.unwrap_or_default())));
+                return Err(format!("{}: only one of the two claims it", only.unwrap_or_default()));
             }
             let files = expected.iter().zip(claimed);
             pairs.extend(files.map(|(expected, claimed)| (expected.path.as_str(), &expected.bytes, &claimed.bytes)));
         }
-        _ => return Ok(Some("outputs: only one of the two claims them".into())),
+        _ => return Err("outputs: only one of the two claims them".into()),
     }
-    for (name, expected, claimed) in pairs {
-        if let Some(difference) = differ_bytes(check, comparator, name, expected, claimed)? {
-            return Ok(Some(format!("{name}: {difference}")));
-        }
-    }
-    Ok(None)
+    Ok(pairs)
 }
 
-fn differ_bytes(
+/// Compares one file of two claims.
+fn examine(
     check: &Check<'_>,
     comparator: &Comparator,
     name: &str,
     expected: &Claimed,
     claimed: &Claimed,
-) -> Result<Option<String>, Unknown> {
+) -> Result<Examined, Unknown> {
     let both = expected.address().zip(claimed.address());
-    if both.is_some_and(|(expected, claimed)| expected == claimed) {
-        return Ok(None);
+    // Equal files need no bytes, unless their samples count beside those of other files.
+    if both.is_some_and(|(expected, claimed)| expected == claimed) && comparator::test(comparator).is_none() {
+        return Ok(Examined::Outright(Comparison::Agree));
     }
     if let (Some((expected @ ContentAddress::Blake3(_), claimed @ ContentAddress::Blake3(_))), Comparator::Exact)
     | (Some((expected @ ContentAddress::Sha256(_), claimed @ ContentAddress::Sha256(_))), Comparator::Exact) =
         (both, comparator)
     {
-        return Ok(Some(format!("expected {expected}, claimed {claimed}")));
+        return Ok(Examined::Outright(Comparison::Differ(format!("expected {expected}, claimed {claimed}"))));
     }
     let fetch = |bytes: &Claimed| match check.fetch(&bytes.reference()) {
         Fetched::Bytes(bytes) => Ok(bytes),
@@ -193,102 +335,5 @@ fn differ_bytes(
         }
     };
     let (expected, claimed) = (fetch(expected)?, fetch(claimed)?);
-    match comparator::compare(comparator, name, &expected, &claimed) {
-        Comparison::Agree => Ok(None),
-        Comparison::Differ(difference) => Ok(Some(difference)),
-        Comparison::Unusable(detail) => Err(Unknown { code: "comparator-invalid", detail }),
-    }
-}
-
-fn members(group: Group) -> impl Iterator<Item = usize> + Clone {
-    (0..Group::BITS as usize).filter(move |index| group >> index & 1 == 1)
-}
-
-/// Every maximal clique (Bron and Kerbosch 1973, with a pivot): at most 3^(31/3), about 90,000.
-fn cliques(agreeing: &[Group]) -> Vec<Group> {
-    let all = (0..agreeing.len()).fold(0, |all, index| all | 1 << index);
-    let mut found = Vec::new();
-    extend(agreeing, 0, all, 0, &mut found);
-    found.retain(|group| *group != 0);
-    found
-}
-
-fn extend(agreeing: &[Group], group: Group, mut candidates: Group, mut excluded: Group, found: &mut Vec<Group>) {
-    if candidates == 0 && excluded == 0 {
-        found.push(group);
-        return;
-    }
-    let pivot = members(candidates | excluded).max_by_key(|index| (agreeing[*index] & candidates).count_ones());
-    let skipped = pivot.map_or(0, |pivot| agreeing[pivot]);
-    for index in members(candidates & !skipped) {
-        let bit = 1 << index;
-        extend(agreeing, group | bit, candidates & agreeing[index], excluded & agreeing[index], found);
-        candidates &= !bit;
-        excluded |= bit;
-    }
-}
-
-/// The one group that wins under the rule, with its weight; else the reason code and detail of an inconclusive verdict.
-fn winner(votes: &[&Vote], groups: &[Group], rule: &Rule) -> Result<(Group, Credibility), (&'static str, String)> {
-    let weigh = |group: Group| -> Credibility {
-        let members = members(group).map(|index| votes[index]);
-        match rule {
-            Rule::Quorum(_) => members.map(|vote| Credibility::from(vote.weight)).sum(),
-            Rule::Boinc(_) => Credibility::from(group.count_ones()),
-            Rule::Credibility(_) => members.map(|vote| Credibility::from(credible_weight(vote.score))).product(),
-        }
-    };
-    let no_quorum = |detail: String| Err(("no-quorum", detail));
-    if let Rule::Boinc(min_quorum) = rule
-        && votes.len() < *min_quorum as usize
-    {
-        return no_quorum(format!("{} votes came, {min_quorum} are needed", votes.len()));
-    }
-    let weighed: Vec<(Group, Credibility)> = groups.iter().map(|group| (*group, weigh(*group))).collect();
-    let Some(most) = weighed.iter().map(|(_, weight)| *weight).max() else { return no_quorum("nobody voted".into()) };
-    let best: Vec<Group> = weighed.iter().filter(|(_, weight)| *weight == most).map(|(group, _)| *group).collect();
-    let enough = match rule {
-        Rule::Quorum(quorum) => most >= Credibility::from(*quorum),
-        Rule::Boinc(min_quorum) => most > Credibility::from(min_quorum / 2),
-        Rule::Credibility(trust) => best.iter().any(|group| {
-            let total = Credibility::from(1u64) + total_credibility(*group, groups, votes.len(), &weigh);
-            most * Credibility::from(*trust) > total * Credibility::from(trust.saturating_sub(1))
-        }),
-    };
-    let needed = match rule {
-        Rule::Quorum(quorum) => quorum.to_string(),
-        Rule::Boinc(min_quorum) => (min_quorum / 2 + 1).to_string(),
-        Rule::Credibility(trust) => format!("trust {trust}"),
-    };
-    match best.as_slice() {
-        _ if !enough => no_quorum(format!("the largest group weighs {most}, {needed} is needed")),
-        [group] => Ok((*group, most)),
-        _ => Err(("tie", format!("{} groups weigh {most} each", best.len()))),
-    }
-}
-
-/// iExec: `max(score / 3, 3) − 1`.
-fn credible_weight(score: u64) -> u64 {
-    (score / 3).max(3) - 1
-}
-
-/// The sum over groups, where every vote counts in one: first the given group, then of the votes that are left the
-/// weightiest group, and so on; equal ones in the order of voters.
-fn total_credibility(
-    first: Group,
-    groups: &[Group],
-    votes: usize,
-    weigh: &dyn Fn(Group) -> Credibility,
-) -> Credibility {
-    let all = (0..votes).fold(0, |all: Group, index| all | 1 << index);
-    let (mut total, mut left) = (weigh(first), all & !first);
-    while left != 0 {
-        // A part of a clique is one, and every clique among those left is part of a maximal one.
-        let parts = groups.iter().map(|group| group & left).filter(|part| *part != 0);
-        let next = parts.max_by_key(|part| (weigh(*part), std::cmp::Reverse(part.reverse_bits())));
-        let Some(next) = next else { break };
-        total += weigh(next);
-        left &= !next;
-    }
-    total
+    Ok(comparator::examine(comparator, name, &expected, &claimed))
 }

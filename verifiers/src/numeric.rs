@@ -1,17 +1,39 @@
 //! Numbers within tolerance: JSON, CSV, whitespace text, `.npy`, `.safetensors`.
 //!
 //! Two numbers a and b agree when abs(a − b) ≤ max(absolute, relative × max(abs a, abs b)), or they are within `ulps`.
-//! NaN agrees with NaN alone, an infinity with itself, −0 with 0. Two integers compare exactly, however long. Text that
-//! overflows a double (`1e400`) agrees only with the same text. What is no number must be equal.
+//! What is no number must be equal. The rest is defined like this, and the same whichever side is which:
+//!
+//! | | |
+//! |---|---|
+//! | NaN | agrees with every NaN, whatever its bits and sign, and with nothing else |
+//! | infinities | each agrees with itself alone, under every tolerance |
+//! | −0 and 0 | agree; as integers too |
+//! | two integers (digits alone) | their difference is exact up to 308 digits, then rounded once to a double; longer ones agree with themselves alone |
+//! | an integer and a number with a point or an exponent | compare as doubles, each the nearest one: 9007199254740993 agrees with 9007199254740992.0 |
+//! | a number beyond all doubles (`1e400`) | agrees with the same text alone; one below the smallest (`1e-400`) is 0 |
+//! | number formats | `1`, `+1`, `01`, `1.`, `.5`, `1e3`, `1E+3`, `nan`, `-Infinity`, in any case; not `0x10`, `1_000`, `1,5` |
+//! | JSON | RFC 8259 and `NaN`, `Infinity`, `-Infinity`; the order of keys and space do not count; `"1"` is text, so it is no `1`; a key given twice, or more than 64 levels, is no JSON |
+//! | what cannot be read as its extension says | must be equal byte for byte |
+//! | CSV | RFC 4180; rows end in LF, CR LF or CR, and empty lines are none; quotes around a field and space inside them or around it do not count; `"1.0"` is a number |
+//! | text | words between ASCII space, line by line; CR LF is a line end |
+//! | `.npy`, `.safetensors` | shape, element type and order are equal, byte order is not compared; `ulps` are those of the element type |
+//! | more than 64 MiB | two such files cannot be compared, one such file differs from any smaller one |
 //!
 //! Only IEEE additions, multiplications and comparisons are used, so every machine decides alike.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use alloy_primitives::Uint;
+
 use crate::{
-    comparator::{PARSED_BYTES_MAX, first_difference, lines, show},
+    comparator::{Comparison, PARSED_BYTES_MAX, first_difference, lines, show},
     json::{self, Json},
 };
 
-mod arrays;
+pub(crate) mod arrays;
+
+/// Bytes of a file whose numbers are all held at once.
+const TREE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How far numbers may be apart.
 #[derive(Clone, Copy, Debug)]
@@ -30,21 +52,41 @@ pub(crate) fn decimal(text: &str) -> Option<f64> {
     }
 }
 
-/// The first difference, if there is one.
-pub(crate) fn compare(tolerance: &Tolerance, name: &str, own: &[u8], claimed: &[u8]) -> Option<String> {
-    if own.len().max(claimed.len()) > PARSED_BYTES_MAX {
-        return Some(format!("too large to be read as numbers; {}", first_difference(own, claimed)));
+/// The lower-case extension of a path's last part.
+pub(crate) fn extension(name: &str) -> Option<String> {
+    let last = name.rsplit('/').next()?;
+    last.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase())
+}
+
+pub(crate) fn compare(tolerance: &Tolerance, name: &str, own: &[u8], claimed: &[u8]) -> Comparison {
+    if let Some(found) = too_large(own, claimed) {
+        return found;
     }
-    let extension = name.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map(|(_, extension)| extension);
-    let found = match extension.map(str::to_ascii_lowercase).as_deref() {
-        Some("json") => compare_json(tolerance, own, claimed),
+    let found = match extension(name).as_deref() {
+        Some("json") => read_json(own, claimed).map(|(own, claimed)| compare_values(tolerance, "$", &own, &claimed)),
         Some("csv") => compare_csv(tolerance, own, claimed),
         Some("npy") => arrays::compare_npy(tolerance, own, claimed),
         Some("safetensors") => arrays::compare_safetensors(tolerance, own, claimed),
         _ => Ok(compare_text(tolerance, own, claimed)),
     };
     // Bytes that cannot be read are not numbers, and what is no number must be equal; equal bytes never come here.
-    found.unwrap_or_else(|problem| Some(format!("{problem}; {}", first_difference(own, claimed))))
+    let found = found.unwrap_or_else(|problem| Some(format!("{problem}; {}", first_difference(own, claimed))));
+    found.map_or(Comparison::Agree, Comparison::Differ)
+}
+
+/// What is to be said of files that are too large to be read: our limit convicts nobody, unless only one side is beyond it.
+pub(crate) fn too_large(own: &[u8], claimed: &[u8]) -> Option<Comparison> {
+    match (own.len() > PARSED_BYTES_MAX, claimed.len() > PARSED_BYTES_MAX) {
+        (false, false) => None,
+        (true, true) => Some(Comparison::Unusable(format!(
+            "both files have more than {PARSED_BYTES_MAX} bytes, so they cannot be compared within a tolerance"
+        ))),
+        _ => Some(Comparison::Differ(format!(
+            "expected {} bytes, claimed {}, and only one is too large to be read",
+            own.len(),
+            claimed.len()
+        ))),
+    }
 }
 
 /// A numeral.
@@ -88,6 +130,15 @@ impl Number {
         Some(Self::Float(if negative { -value } else { value }))
     }
 
+    /// The nearest double; nothing beyond all doubles.
+    pub(crate) fn double(&self) -> Option<f64> {
+        match self {
+            Self::Integer(..) => Some(self.value()).filter(|value| value.is_finite()),
+            Self::Float(value) => Some(*value),
+            Self::Huge(_) => None,
+        }
+    }
+
     fn value(&self) -> f64 {
         match self {
             Self::Integer(negative, digits) => {
@@ -114,15 +165,8 @@ impl Tolerance {
                 if (a_negative, a_digits) == (b_negative, b_digits) {
                     return true;
                 }
-                let exact = |negative: bool, digits: &str| {
-                    digits.parse::<i128>().ok().map(|value| if negative { -value } else { value })
-                };
-                // The difference is found exactly where it can be; it is never below 1.
-                let difference = match (exact(*a_negative, a_digits), exact(*b_negative, b_digits)) {
-                    (Some(a), Some(b)) => a.abs_diff(b) as f64,
-                    _ => (a.value() - b.value()).abs().max(1.0),
-                };
-                self.allows(difference, a.value().abs().max(b.value().abs()))
+                let difference = difference((*a_negative, a_digits), (*b_negative, b_digits));
+                difference.is_some_and(|difference| self.allows(difference, a.value().abs().max(b.value().abs())))
             }
             (Number::Huge(a), Number::Huge(b)) => a == b,
             (Number::Huge(_), _) | (_, Number::Huge(_)) => false,
@@ -163,6 +207,20 @@ impl Tolerance {
         plain.agree_f64(f64::from(a), f64::from(b))
             || (a.is_finite() && b.is_finite() && within_ulps(ordered32(a), ordered32(b), self.ulps))
     }
+}
+
+/// The exact difference of two integers, rounded to a double; nothing where one has more than 308 digits.
+fn difference((a_negative, a): (bool, &str), (b_negative, b): (bool, &str)) -> Option<f64> {
+    const DIGITS_MAX: usize = 308;
+    if a.len().max(b.len()) > DIGITS_MAX {
+        return None;
+    }
+    // 309 digits fit, so the sum does too.
+    let read = |digits: &str| Uint::<1088, 17>::from_str_radix(digits, 10).ok();
+    let (a, b) = (read(a)?, read(b)?);
+    let difference = if a_negative == b_negative { a.abs_diff(b) } else { a.checked_add(b)? };
+    // Read from its digits, as every numeral is: the nearest double.
+    difference.to_string().parse().ok()
 }
 
 fn within_ulps(a: i64, b: i64, ulps: u64) -> bool {
@@ -220,6 +278,29 @@ fn compare_text(tolerance: &Tolerance, own: &[u8], claimed: &[u8]) -> Option<Str
 }
 
 fn compare_csv(tolerance: &Tolerance, own: &[u8], claimed: &[u8]) -> Result<Option<String>, String> {
+    let found = records(own, claimed, &mut |row, own, claimed| {
+        for (column, (own, claimed)) in own.iter().zip(claimed).enumerate() {
+            if !compare_token(tolerance, own, claimed) {
+                let column = column + 1;
+                return Err(format!("row {row}, column {column}: expected {}, claimed {}", show(own), show(claimed)));
+            }
+        }
+        if own.len() != claimed.len() {
+            return Err(format!("row {row}: expected {} columns, claimed {}", own.len(), claimed.len()));
+        }
+        Ok(())
+    })?;
+    Ok(found.err())
+}
+
+/// What is done with a record's number and the fields of its two sides.
+type VisitRecord<'a> = &'a mut dyn FnMut(u64, &[&[u8]], &[&[u8]]) -> Result<(), String>;
+
+/// Visits the records of two CSV files, fields without the space around them, up to the first difference.
+///
+/// # Errors
+/// What is no CSV; inside, the first difference.
+pub(crate) fn records(own: &[u8], claimed: &[u8], visit: VisitRecord<'_>) -> Result<Result<(), String>, String> {
     fn reader(bytes: &[u8]) -> csv::ByteRecordsIntoIter<&[u8]> {
         let mut builder = csv::ReaderBuilder::new();
         builder.has_headers(false).flexible(true).from_reader(bytes).into_byte_records()
@@ -231,43 +312,75 @@ fn compare_csv(tolerance: &Tolerance, own: &[u8], claimed: &[u8]) -> Result<Opti
         let problem = |error: csv::Error| format!("row {row} is no CSV: {error}");
         let (own, claimed) = match (own.next().transpose(), claimed.next().transpose()) {
             (Err(error), _) | (_, Err(error)) => return Err(problem(error)),
-            (Ok(None), Ok(None)) => return Ok(None),
-            (Ok(Some(_)), Ok(None)) => return Ok(Some(format!("row {row}: expected a row, claimed no such row"))),
-            (Ok(None), Ok(Some(_))) => return Ok(Some(format!("row {row}: expected no such row, claimed one"))),
+            (Ok(None), Ok(None)) => return Ok(Ok(())),
+            (Ok(Some(_)), Ok(None)) => return Ok(Err(format!("row {row}: expected a row, claimed no such row"))),
+            (Ok(None), Ok(Some(_))) => return Ok(Err(format!("row {row}: expected no such row, claimed one"))),
             (Ok(Some(own)), Ok(Some(claimed))) => (own, claimed),
         };
-        for (column, (own, claimed)) in own.iter().zip(claimed.iter()).enumerate() {
-            let agree = own == claimed || compare_token(tolerance, own.trim_ascii(), claimed.trim_ascii());
-            if !agree {
-                let column = column + 1;
-                return Ok(Some(format!(
-                    "row {row}, column {column}: expected {}, claimed {}",
-                    show(own),
-                    show(claimed)
-                )));
-            }
-        }
-        if own.len() != claimed.len() {
-            return Ok(Some(format!("row {row}: expected {} columns, claimed {}", own.len(), claimed.len())));
+        let own: Vec<&[u8]> = own.iter().map(<[u8]>::trim_ascii).collect();
+        let claimed: Vec<&[u8]> = claimed.iter().map(<[u8]>::trim_ascii).collect();
+        if let Err(difference) = visit(row, &own, &claimed) {
+            return Ok(Err(difference));
         }
     }
 }
 
-fn compare_json(tolerance: &Tolerance, own: &[u8], claimed: &[u8]) -> Result<Option<String>, String> {
+/// Reads both sides as JSON.
+pub(crate) fn read_json(own: &[u8], claimed: &[u8]) -> Result<(Json, Json), String> {
     let read = |whose: &str, bytes| {
         let text = std::str::from_utf8(bytes).map_err(|_| format!("{whose} is no UTF-8"))?;
         json::parse_numeric(text).map_err(|problem| format!("{whose} is no JSON: {problem}"))
     };
-    let (own, claimed) = (read("what is expected", own)?, read("what is claimed", claimed)?);
-    Ok(compare_values(tolerance, "$", &own, &claimed))
+    Ok((read("what is expected", own)?, read("what is claimed", claimed)?))
+}
+
+/// The numbers of a file by its bytes: `.npy` as nested lists, `.safetensors` as an object of them, else JSON.
+///
+/// # Errors
+/// What it is not.
+pub(crate) fn tree(bytes: &[u8]) -> Result<Json, String> {
+    if bytes.len() > TREE_BYTES_MAX {
+        return Err(format!("{} bytes are more than {TREE_BYTES_MAX}", bytes.len()));
+    }
+    if let Some(tree) = arrays::tree(bytes) {
+        return tree;
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| "is no UTF-8")?;
+    json::parse(text).map_err(|problem| format!("is no JSON: {problem}"))
+}
+
+/// The fields of two objects, ascending by name.
+pub(crate) fn fields<'a>(
+    own: &'a Json,
+    claimed: &'a Json,
+) -> impl Iterator<Item = (&'a str, Option<&'a Json>, Option<&'a Json>)> {
+    fn map(value: &Json) -> BTreeMap<&str, &Json> {
+        match value {
+            Json::Object(fields) => fields.iter().map(|(name, value)| (name.as_str(), value)).collect(),
+            _ => BTreeMap::new(),
+        }
+    }
+    let (own, claimed) = (map(own), map(claimed));
+    let names: BTreeSet<&str> = own.keys().chain(claimed.keys()).copied().collect();
+    names.into_iter().map(move |name| (name, own.get(name).copied(), claimed.get(name).copied()))
+}
+
+/// Words for two values that are not equal.
+pub(crate) fn unlike(path: &str, own: &Json, claimed: &Json) -> String {
+    let (own, claimed) = match (own, claimed) {
+        (Json::Text(own), Json::Text(claimed)) => (show(own.as_bytes()), show(claimed.as_bytes())),
+        (Json::Bool(own), Json::Bool(claimed)) => (own.to_string(), claimed.to_string()),
+        (own, claimed) => (own.kind().to_owned(), claimed.kind().to_owned()),
+    };
+    format!("{path}: expected {own}, claimed {claimed}")
 }
 
 fn compare_values(tolerance: &Tolerance, path: &str, own: &Json, claimed: &Json) -> Option<String> {
-    let differ = |own: String, claimed: String| Some(format!("{path}: expected {own}, claimed {claimed}"));
     match (own, claimed) {
         (Json::Number(own), Json::Number(claimed)) => {
-            let agree = own == claimed || compare_token(tolerance, own.as_bytes(), claimed.as_bytes());
-            if agree { None } else { differ(show(own.as_bytes()), show(claimed.as_bytes())) }
+            let agree = compare_token(tolerance, own.as_bytes(), claimed.as_bytes());
+            let shown = || (show(own.as_bytes()), show(claimed.as_bytes()));
+            (!agree).then(shown).map(|(own, claimed)| format!("{path}: expected {own}, claimed {claimed}"))
         }
         (Json::List(own), Json::List(claimed)) => {
             let mut pairs = own.iter().zip(claimed).enumerate();
@@ -276,31 +389,20 @@ fn compare_values(tolerance: &Tolerance, path: &str, own: &Json, claimed: &Json)
             });
             match found {
                 None if own.len() != claimed.len() => {
-                    differ(format!("{} entries", own.len()), format!("{}", claimed.len()))
+                    Some(format!("{path}: expected {} entries, claimed {}", own.len(), claimed.len()))
                 }
                 found => found,
             }
         }
-        (Json::Object(own_fields), Json::Object(claimed_fields)) => {
-            let mut names: Vec<&String> = own_fields.iter().chain(claimed_fields).map(|(name, _)| name).collect();
-            names.sort();
-            names.dedup();
-            let find = |fields: &'_ [(String, Json)]| -> std::collections::BTreeMap<String, Json> {
-                fields.iter().cloned().collect()
-            };
-            let (own_fields, claimed_fields) = (find(own_fields), find(claimed_fields));
-            names.into_iter().find_map(|name| {
-                let path = format!("{path}.{}", name.chars().take(40).collect::<String>());
-                match (own_fields.get(name), claimed_fields.get(name)) {
-                    (Some(own), Some(claimed)) => compare_values(tolerance, &path, own, claimed),
-                    (Some(_), None) => Some(format!("{path}: expected, not claimed")),
-                    (None, _) => Some(format!("{path}: claimed, not expected")),
-                }
-            })
-        }
+        (Json::Object(_), Json::Object(_)) => fields(own, claimed).find_map(|(name, own, claimed)| {
+            let path = format!("{path}.{}", name.chars().take(40).collect::<String>());
+            match (own, claimed) {
+                (Some(own), Some(claimed)) => compare_values(tolerance, &path, own, claimed),
+                (Some(_), None) => Some(format!("{path}: expected, not claimed")),
+                (None, _) => Some(format!("{path}: claimed, not expected")),
+            }
+        }),
         (own, claimed) if own == claimed => None,
-        (Json::Text(own), Json::Text(claimed)) => differ(show(own.as_bytes()), show(claimed.as_bytes())),
-        (Json::Bool(own), Json::Bool(claimed)) => differ(own.to_string(), claimed.to_string()),
-        (own, claimed) => differ(own.kind().to_owned(), claimed.kind().to_owned()),
+        (own, claimed) => Some(unlike(path, own, claimed)),
     }
 }

@@ -10,9 +10,10 @@ use tribunal_events::{Comparator, ContentAddress, Termination, VerdictKind};
 
 use crate::{
     BadRequest, Cid, Claim, Claimed, Job, OperatorLimits, Verdict,
-    comparator::{self, Comparison},
+    comparator::{self, Comparison, Examined},
     container,
     request::write,
+    sequential::Tally,
     service::{Check, Fetched},
     verdict::Evidence,
     wasm::{Inputs, NoRun, PROFILE, Run},
@@ -124,6 +125,9 @@ pub(crate) fn claimed_evidence(claim: &Claim, evidence: &mut Evidence) {
     if let Some(folder) = &claim.folder {
         evidence.set("claimed_folder", folder.to_string());
     }
+    if !claim.environment.is_empty() {
+        evidence.set("claimed_environment", write::environment(&claim.environment));
+    }
 }
 
 /// Fetches what the job starts from.
@@ -179,9 +183,10 @@ pub(crate) fn judge(
     if let Some(finding) = compare_endings(run, claim) {
         return Ok(finding);
     }
-    let mut doubt = None;
+    let (mut doubt, mut tally) = (None, Tally::default());
     if let Some(claimed) = &claim.stdout {
-        match compare_bytes(check, comparator, "stdout", "stdout-differs", &run.stdout, claimed) {
+        let code = "stdout-differs";
+        match compare_bytes(check, comparator, "stdout", code, &run.stdout, claimed, &mut tally) {
             Some(finding) if finding.verdict == VerdictKind::Invalid => return Ok(finding),
             finding => doubt = doubt.or(finding),
         }
@@ -191,7 +196,9 @@ pub(crate) fn judge(
         let paths: BTreeSet<_> = claimed.keys().copied().chain(run.outputs.keys().map(String::as_str)).collect();
         for path in paths {
             let finding = match (run.outputs.get(path), claimed.get(path)) {
-                (Some(own), Some(claimed)) => compare_bytes(check, comparator, path, "output-differs", own, claimed),
+                (Some(own), Some(claimed)) => {
+                    compare_bytes(check, comparator, path, "output-differs", own, claimed, &mut tally)
+                }
                 (Some(_), None) => {
                     Some(Finding::invalid("output-differs", format!("{path}: produced, but not claimed")))
                 }
@@ -206,6 +213,10 @@ pub(crate) fn judge(
     if let Some(claimed) = claim.instruction_count.filter(|claimed| *claimed > run.fuel_used) {
         let detail = format!("metered {}, claimed {claimed}", run.fuel_used);
         return Ok(Finding::invalid("instruction-count", detail));
+    }
+    // The samples of all files together; where a file could not be had, theirs are not all.
+    if doubt.is_none() {
+        doubt = decide(comparator, &tally, "output-differs");
     }
     let ok = || Finding { verdict: VerdictKind::Valid, code: "ok", detail: "the claim is what the job gives".into() };
     Ok(doubt.unwrap_or_else(ok))
@@ -282,18 +293,38 @@ fn compare_endings(run: &Run, claim: &Claim) -> Option<Finding> {
     }
 }
 
-fn compare_bytes(
+/// What the samples of all files say together.
+pub(crate) fn decide(comparator: &Comparator, tally: &Tally, code: &'static str) -> Option<Finding> {
+    finding_of(comparator::decide(comparator, tally), code)
+}
+
+/// What a comparison says of the claim; nothing where the two agree.
+fn finding_of(comparison: Comparison, code: &'static str) -> Option<Finding> {
+    match comparison {
+        Comparison::Agree => None,
+        Comparison::Differ(detail) => Some(Finding::invalid(code, detail)),
+        Comparison::Between(detail) => Some(Finding::inconclusive("between-bands", detail)),
+        Comparison::Unusable(problem) => Some(Finding::inconclusive("comparator-invalid", problem)),
+    }
+}
+
+/// Compares one file; samples go to the tally of the whole result.
+pub(crate) fn compare_bytes(
     check: &Check<'_>,
     comparator: &Comparator,
     name: &str,
     code: &'static str,
     own: &[u8],
     claimed: &Claimed,
+    tally: &mut Tally,
 ) -> Option<Finding> {
     let address = claimed.address();
     if let Some(address) = address
         && crate::artifacts::address_like(&address, own) == address
     {
+        if let Examined::Samples(samples) = comparator::examine(comparator, name, own, own) {
+            tally.add(name, samples);
+        }
         return None;
     }
     let bytes = match check.fetch(&claimed.reference()) {
@@ -311,9 +342,14 @@ fn compare_bytes(
             return Some(Finding::inconclusive("artifact-unavailable", format!("{name}: {problem}")));
         }
     };
-    match comparator::compare(comparator, name, own, &bytes) {
-        Comparison::Agree => None,
-        Comparison::Differ(detail) => Some(Finding::invalid(code, format!("{name}: {detail}"))),
-        Comparison::Unusable(problem) => Some(Finding::inconclusive("comparator-invalid", problem)),
+    match comparator::examine(comparator, name, own, &bytes) {
+        Examined::Samples(samples) => {
+            tally.add(name, samples);
+            None
+        }
+        Examined::Outright(comparison) => finding_of(comparison, code).map(|finding| match finding.verdict {
+            VerdictKind::Invalid => Finding { detail: format!("{name}: {}", finding.detail), ..finding },
+            _ => finding,
+        }),
     }
 }

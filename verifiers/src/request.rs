@@ -1,8 +1,12 @@
 //! What is asked: a job, a claim about it, and how to check the claim.
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
-use crate::Cid;
+use crate::{Cid, Function, Observation};
 use tribunal_events::{Address, Comparator, ContentAddress, DealId, Digest, Limits, ProofBinding, Rule, Termination};
 
 mod read;
@@ -107,6 +111,13 @@ pub enum Method {
         /// When a group wins.
         rule: Rule,
     },
+    /// Compute an aggregate again.
+    Aggregate {
+        /// How.
+        function: Function,
+        /// Of what; sources are distinct.
+        observations: Vec<Observation>,
+    },
     /// Ask an out-of-process verifier.
     External {
         /// Its name.
@@ -200,6 +211,9 @@ pub struct Claim {
     pub outputs: Option<Vec<ClaimedOutput>>,
     /// In place of `stdout` and `outputs`: the CID of the result folder (see the crate's documentation).
     pub folder: Option<Cid>,
+    /// What it ran in, "device", "driver", "data-type", …, by name; nothing said: empty. Recorded, and where votes are
+    /// counted those of the same environment count first.
+    pub environment: BTreeMap<String, String>,
 }
 
 /// One claimed file.
@@ -366,6 +380,7 @@ impl Method {
             Self::Reexecution => "reexecution",
             Self::Proof(_) => "proof",
             Self::Majority { .. } => "majority",
+            Self::Aggregate { .. } => "aggregate",
             Self::External { .. } => "external",
             Self::All(_) => "all",
             Self::Any(_) => "any",
@@ -406,6 +421,10 @@ impl Method {
                 needs.outputs.extend(claimed());
                 needs.votes.extend(votes.iter().flat_map(|vote| vote.claim.addresses()));
             }
+            Self::Aggregate { observations, .. } => {
+                needs.inputs.extend(observations.iter().map(|it| &it.artifact).filter_map(address));
+                needs.outputs.extend(claimed());
+            }
             Self::External { .. } => {}
             Self::All(of) | Self::Any(of) | Self::Threshold { of, .. } => {
                 for method in of {
@@ -441,6 +460,12 @@ impl Method {
                 }
                 Ok(())
             }
+            Self::Aggregate { observations, .. } => {
+                for (index, observation) in observations.iter_mut().enumerate() {
+                    visit(&format!("{field}.observations[{index}].artifact"), &mut observation.artifact)?;
+                }
+                Ok(())
+            }
             Self::All(of) | Self::Any(of) | Self::Threshold { of, .. } => {
                 for (index, method) in of.iter_mut().enumerate() {
                     method.references(&format!("{field}.of[{index}]"), visit)?;
@@ -465,6 +490,7 @@ impl From<&tribunal_events::Claim> for Claim {
             stdout: Some(artifact(claim.stdout)),
             outputs: Some(claim.outputs.iter().map(output).collect()),
             folder: None,
+            environment: claim.environment.clone(),
         }
     }
 }

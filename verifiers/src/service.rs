@@ -11,7 +11,8 @@ use tribunal_events::{ContentAddress, Digest, VerdictKind};
 
 use crate::{
     ArtifactSource, BadRequest, Chain, Containers, MemorySource, Method, Reference, Request, VERIFIER_VERSION, Verdict,
-    artifacts::checked, majority, modules::Settings, proof, reexecution, request::write, verdict::Evidence, wasm::Wasm,
+    aggregate, artifacts::checked, majority, modules::Settings, proof, reexecution, request::write, verdict::Evidence,
+    wasm::Wasm,
 };
 
 /// What an operator allows one verification to use; a job that needs more is inconclusive here (`operator-limit`).
@@ -85,9 +86,15 @@ pub(crate) struct Check<'a> {
     pub(crate) limits: OperatorLimits,
     named: &'a MemorySource,
     source: &'a dyn ArtifactSource,
+    start: Instant,
 }
 
 impl Check<'_> {
+    /// Whether the operator's time for one verification is over.
+    pub(crate) fn out_of_time(&self) -> bool {
+        self.start.elapsed().as_millis() > u128::from(self.limits.wall_ms_max)
+    }
+
     pub(crate) fn fetch(&self, reference: &Reference) -> Fetched {
         let ask = |source: &dyn ArtifactSource| source.fetch(reference).and_then(|found| checked(reference, found));
         // Under the address that was computed when it was put in there.
@@ -189,7 +196,7 @@ impl Service {
     ) -> Result<Verdict, BadRequest> {
         let start = Instant::now();
         let (request, named) = pin(request, source)?;
-        let check = Check { service: self, request: &request, limits, named: &named, source };
+        let check = Check { service: self, request: &request, limits, named: &named, source, start };
         let mut verdict = method(&check, &request.method)?;
         verdict.evidence.verifier_version = VERIFIER_VERSION.to_owned();
         verdict.evidence.host = host();
@@ -205,9 +212,9 @@ impl Service {
     pub fn run_plain(&self, request: &Request) -> Result<std::time::Duration, BadRequest> {
         let (request, named) = pin(request, self.source.as_ref())?;
         let source = self.source.as_ref();
-        let check = Check { service: self, request: &request, limits: self.limits, named: &named, source };
-        let job = request.job.as_ref().ok_or_else(|| BadRequest::new("job", "is missing"))?;
         let start = Instant::now();
+        let check = Check { service: self, request: &request, limits: self.limits, named: &named, source, start };
+        let job = request.job.as_ref().ok_or_else(|| BadRequest::new("job", "is missing"))?;
         let inputs = crate::reexecution::inputs(&check, job, &mut crate::Evidence::default())?
             .map_err(|missing| BadRequest::new("job", missing))?;
         self.plain.run(job, &inputs, &self.limits, false).map_err(|_| BadRequest::new("job", "does not run"))?;
@@ -273,6 +280,7 @@ fn method(check: &Check<'_>, asked: &Method) -> Result<Verdict, BadRequest> {
         Method::Reexecution => reexecution::verify(check),
         Method::Proof(asked) => proof::verify(check, asked),
         Method::Majority { votes, rule } => majority::verify(check, votes, rule),
+        Method::Aggregate { function, observations } => aggregate::verify(check, function, observations),
         Method::External { verifier } => Ok(external(check, verifier)),
         Method::All(of) => combined(check, asked, of, of.len()),
         Method::Any(of) => combined(check, asked, of, 1),

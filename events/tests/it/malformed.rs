@@ -187,6 +187,9 @@ fn fields_of_a_wrong_shape_are_refused_by_name() {
         change(&mut claim);
         Kind::ResultSubmitted(proto::ResultSubmitted { claim: Some(claim), ..Default::default() })
     };
+    fn entry(name: &str, value: &str) -> proto::EnvironmentEntry {
+        proto::EnvironmentEntry { name: name.into(), value: value.into() }
+    }
     let cases: Vec<(Kind, &str)> = vec![
         (given(|it| it.verdict = 0), "verdict"),
         (given(|it| it.verdict = 4), "verdict"),
@@ -201,6 +204,14 @@ fn fields_of_a_wrong_shape_are_refused_by_name() {
         (submitted(|it| it.termination = "crash".into()), "claim.termination"),
         (submitted(|it| it.termination = "trap".into()), "claim.exit_code"),
         (submitted(|it| it.proof = it.stdout.clone()), "claim.public_inputs"),
+        (submitted(|it| it.environment = vec![entry("driver", "1"), entry("device", "a")]), "claim.environment"),
+        (submitted(|it| it.environment = vec![entry("device", "a"), entry("device", "b")]), "claim.environment"),
+        (submitted(|it| it.environment = vec![entry("Device", "a")]), "claim.environment"),
+        (submitted(|it| it.environment = vec![entry("device", "")]), "claim.environment"),
+        (
+            submitted(|it| it.environment = (0..17).map(|index| entry(&format!("n{index:02}"), "x")).collect()),
+            "claim.environment",
+        ),
         (Kind::ResultSubmitted(proto::ResultSubmitted::default()), "claim is missing"),
         (Kind::SeedRevealed(proto::SeedRevealed { seed: vec![0; 31], ..Default::default() }), "seed_revealed.seed"),
         (Kind::VoteCommitted(proto::VoteCommitted::default()), "vote_committed.commitment"),

@@ -1,6 +1,6 @@
 //! Terms that are wrong are refused by the name of the field that is wrong.
 
-use tribunal_events::{Terms, TermsError, proto};
+use tribunal_events::{Comparator, Metric, Terms, TermsError, proto};
 use tribunal_fixtures::{TermsBuilder, keys};
 
 use crate::terms;
@@ -179,6 +179,63 @@ fn comparators_have_finite_tolerances() {
     image("30", "").build();
     assert_eq!(field(image("30", "0.9")), "comparator.image");
     assert_eq!(field(image("", "")), "comparator.image");
+}
+
+#[test]
+fn comparators_over_samples_declare_their_bands_and_errors() {
+    use proto::comparator::Kind;
+    let test = || {
+        let text = |text: &str| text.to_owned();
+        let (alpha, beta, honest_rate, cheat_rate) = (text("0.001"), text("0.01"), text("0.01"), text("0.5"));
+        Some(proto::SequentialTest { alpha, beta, honest_rate, cheat_rate })
+    };
+    let norm = |change: fn(&mut proto::NormComparator)| {
+        let (metric, accept, reject) = ("l2".to_owned(), "0.01".to_owned(), "0.1".to_owned());
+        let mut norm = proto::NormComparator {
+            metric,
+            accept_relative: accept,
+            reject_relative: reject,
+            test: test(),
+            ..Default::default()
+        };
+        change(&mut norm);
+        terms().comparator(Kind::Norm(norm))
+    };
+    let built = norm(|_| {}).build();
+    let Comparator::Norm { metric: Metric::L2, accept, test: declared, .. } = &built.comparator else { panic!() };
+    assert_eq!((accept.relative.as_str(), declared.alpha.as_str()), ("0.01", "0.001"));
+    assert_eq!(declared.parts(), Ok([1_000_000, 10_000_000, 10_000_000, 500_000_000]));
+    assert_eq!(field(norm(|it| it.metric = "l1".into())), "comparator.norm.metric");
+    assert_eq!(field(norm(|it| it.reject_relative = "0.001".into())), "comparator.norm.reject_relative");
+    assert_eq!(field(norm(|it| it.accept_absolute = "1".into())), "comparator.norm.reject_absolute");
+    assert_eq!(field(norm(|it| it.test = None)), "comparator.norm.test.alpha");
+    assert_eq!(field(norm(|it| it.test.as_mut().expect("set").beta = "0.5".into())), "comparator.norm.test.beta");
+    let rate = |it: &mut proto::NormComparator| it.test.as_mut().expect("set").cheat_rate = "0.01".into();
+    assert_eq!(field(norm(rate)), "comparator.norm.test.cheat_rate");
+    let topk = |k, accept_overlap, reject_overlap| {
+        let over = "logits".to_owned();
+        terms().comparator(Kind::Topk(proto::TopkComparator { over, k, accept_overlap, reject_overlap, test: test() }))
+    };
+    topk(5, 4, 2).build();
+    assert_eq!(field(topk(0, 4, 2)), "comparator.topk.k");
+    assert_eq!(field(topk(5, 6, 2)), "comparator.topk.accept_overlap");
+    assert_eq!(field(topk(5, 4, 5)), "comparator.topk.reject_overlap");
+    let toploc = |accept, reject| {
+        terms().comparator(Kind::Toploc(proto::ToplocComparator {
+            topk: 128,
+            batch: 32,
+            accept_exp_mismatches: accept,
+            accept_mant_err_mean: "10".into(),
+            accept_mant_err_median: "8".into(),
+            reject_exp_mismatches: reject,
+            reject_mant_err_mean: "20".into(),
+            reject_mant_err_median: "16".into(),
+            test: test(),
+        }))
+    };
+    toploc(38, 64).build();
+    assert_eq!(field(toploc(38, 37)), "comparator.toploc.reject_exp_mismatches");
+    assert_eq!(field(toploc(129, 129)), "comparator.toploc.accept_exp_mismatches");
 }
 
 #[test]

@@ -1,12 +1,15 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use tribunal_events::{Comparator, ContentAddress, Limits, ProofBinding, Rule, Termination};
+use tribunal_events::{Comparator, ContentAddress, Limits, ProofBinding, Rule, Termination, check_environment};
 
 use super::{
     BadRequest, Claim, Claimed, ClaimedOutput, Job, JobInput, Method, ProofMethod, REQUEST_BYTES_MAX, Reference,
     Request, VOTES_MAX, Vote,
 };
 use crate::json::{self, Json};
+
+mod aggregate;
+mod comparator;
 
 const LIST_MAX: usize = 256;
 const CLAIMED_OUTPUTS_MAX: usize = 1024;
@@ -195,7 +198,7 @@ pub(super) fn request(text: &str) -> Read<Request> {
     let claim = fields.optional("claim").map(|at| claim(&at)).transpose()?;
     let comparator = match fields.optional("comparator") {
         None => Comparator::Exact,
-        Some(at) => comparator(&at)?,
+        Some(at) => comparator::comparator(&at)?,
     };
     fields.finish()?;
     let request = Request { request_id, deal_id, method, job, claim, comparator };
@@ -234,6 +237,14 @@ fn check_method(request: &Request, method: &Method, field: &str) -> Read<()> {
             claim_needed()
         }
         Method::Majority { .. } => claim_needed(),
+        Method::Aggregate { .. } => {
+            claim_needed()?;
+            let outputs = request.claim.as_ref().and_then(|claim| claim.outputs.as_ref()).map_or(0, Vec::len);
+            if outputs != 1 {
+                return wrong("claim.outputs", format!("an aggregate is one output file, not {outputs}"));
+            }
+            Ok(())
+        }
         Method::Proof(proof) => {
             let to = |what| proof.bind.iter().any(|binding| binding.to == what);
             if to("deal-id") && request.deal_id.is_none() {
@@ -277,6 +288,7 @@ fn method(at: &At<'_>, depth: usize) -> Read<Method> {
             }
             Method::Majority { votes, rule: rule(&fields.required("rule")?)? }
         }
+        "aggregate" => aggregate::aggregate(&mut fields)?,
         "external" => {
             let verifier = fields.required("verifier")?;
             let name = verifier.text()?;
@@ -309,7 +321,10 @@ fn method(at: &At<'_>, depth: usize) -> Read<Method> {
         other => {
             return wrong(
                 &kind.path,
-                format!("reexecution, proof, majority, external, all, any or threshold, not {:?}", short(other)),
+                format!(
+                    "reexecution, proof, majority, aggregate, external, all, any or threshold, not {:?}",
+                    short(other)
+                ),
             );
         }
     };
@@ -539,46 +554,15 @@ fn claim(at: &At<'_>) -> Read<Claim> {
             Some(cid.map_err(|error: crate::CidError| BadRequest::new(&at.path, error.to_string()))?)
         }
     };
+    let mut environment = BTreeMap::new();
+    if let Some(at) = fields.optional("environment") {
+        let entries = Fields::of(&at)?.left;
+        for (name, value) in entries {
+            let value = At { path: format!("{}.{}", at.path, short(name)), value };
+            environment.insert(name.to_owned(), value.text()?.to_owned());
+        }
+        check_environment(&environment).map_err(|problem| BadRequest::new(&at.path, problem))?;
+    }
     fields.finish()?;
-    Ok(Claim { termination, exit_code, instruction_count, stdout, outputs, folder })
-}
-
-fn comparator(at: &At<'_>) -> Read<Comparator> {
-    let mut fields = Fields::of(at)?;
-    let kind = fields.required("kind")?;
-    let comparator = match kind.text()? {
-        "exact" => Comparator::Exact,
-        "numeric" => {
-            let mut tolerance = |name: &str| fields.optional(name).map_or(Ok(String::new()), |at| at.decimal());
-            let (relative, absolute) = (tolerance("relative")?, tolerance("absolute")?);
-            let ulps = fields.optional("ulps").map_or(Ok(0), |at| at.u64(0))?;
-            Comparator::Numeric { relative, absolute, ulps }
-        }
-        "image" => {
-            let mut least = |name: &str| fields.optional(name).map_or(Ok(String::new()), |at| at.decimal());
-            let (psnr_db_min, ssim_min) = (least("psnr_db_min")?, least("ssim_min")?);
-            if psnr_db_min.is_empty() == ssim_min.is_empty() {
-                return wrong(&at.path, "one of psnr_db_min and ssim_min is needed");
-            }
-            Comparator::Image { psnr_db_min, ssim_min }
-        }
-        "ignore_lines" => {
-            let list = fields.required("patterns")?;
-            let mut patterns = Vec::new();
-            for pattern in list.list(32)? {
-                let text = pattern.text()?;
-                if text.len() > 512 {
-                    return wrong(&pattern.path, "at most 512 bytes");
-                }
-                if let Err(problem) = crate::comparator::pattern(text) {
-                    return wrong(&pattern.path, problem);
-                }
-                patterns.push(text.to_owned());
-            }
-            Comparator::IgnoreLines(patterns)
-        }
-        other => return wrong(&kind.path, format!("exact, numeric, image or ignore_lines, not {:?}", short(other))),
-    };
-    fields.finish()?;
-    Ok(comparator)
+    Ok(Claim { termination, exit_code, instruction_count, stdout, outputs, folder, environment })
 }

@@ -1,7 +1,10 @@
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
-use tribunal_events::{Comparator, Rule};
+use tribunal_events::{Band, Comparator, Rule, SequentialTest, ToplocErrors};
 
 use super::{Claim, Claimed, Job, Method, Reference, Request};
+use crate::{Function, Observation};
 
 /// Integers that a double holds exactly are numbers in canonical JSON, others decimal strings.
 pub(crate) fn integer(value: u64) -> Value {
@@ -72,11 +75,49 @@ fn method(method_: &Method) -> Value {
             };
             json!({ "kind": "majority", "votes": votes.iter().map(vote).collect::<Vec<_>>(), "rule": rule })
         }
+        Method::Aggregate { function, observations } => aggregate(function, observations),
         Method::External { verifier } => json!({ "kind": "external", "verifier": verifier }),
         Method::All(_) => json!({ "kind": "all", "of": of() }),
         Method::Any(_) => json!({ "kind": "any", "of": of() }),
         Method::Threshold { k, .. } => json!({ "kind": "threshold", "of": of(), "k": k }),
     }
+}
+
+/// Billionths as the shortest decimal.
+fn billionths(parts: u64) -> String {
+    let text = format!("{}.{:09}", parts / 1_000_000_000, parts % 1_000_000_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+fn aggregate(function: &Function, observations: &[Observation]) -> Value {
+    let observation = |observation: &Observation| {
+        let mut object = json!({ "source": observation.source, "artifact": reference(&observation.artifact) });
+        if *function == Function::FederatedAverage {
+            object["weight"] = integer(observation.weight);
+        }
+        if let Some((_, signature)) = &observation.signature {
+            object["signature"] = format!("{signature:?}").into();
+        }
+        object
+    };
+    let mut object = json!({
+        "kind": "aggregate",
+        "function": function.word(),
+        "observations": observations.iter().map(observation).collect::<Vec<_>>(),
+    });
+    match function {
+        Function::Median | Function::FederatedAverage => {}
+        Function::TrimmedMean { trim } => object["trim"] = billionths(*trim).into(),
+        Function::MadOutliers { threshold, witnesses } => {
+            object["threshold"] = billionths(*threshold).into();
+            object["witnesses"] = (*witnesses).into();
+        }
+    }
+    object
+}
+
+pub(crate) fn environment(environment: &BTreeMap<String, String>) -> Value {
+    environment.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect::<Map<_, _>>().into()
 }
 
 fn job(job: &Job) -> Value {
@@ -130,6 +171,9 @@ fn claim(claim: &Claim) -> Value {
     if let Some(folder) = &claim.folder {
         object.insert("folder".into(), folder.to_string().into());
     }
+    if !claim.environment.is_empty() {
+        object.insert("environment".into(), environment(&claim.environment));
+    }
     Value::Object(object)
 }
 
@@ -148,5 +192,52 @@ pub(crate) fn comparator(comparator: &Comparator) -> Value {
         }
         Comparator::Image { ssim_min, .. } => json!({ "kind": "image", "ssim_min": decimal(ssim_min) }),
         Comparator::IgnoreLines(patterns) => json!({ "kind": "ignore_lines", "patterns": patterns }),
+        Comparator::Norm { metric, accept, reject, test } => {
+            let band =
+                |band: &Band| json!({ "relative": decimal(&band.relative), "absolute": decimal(&band.absolute) });
+            json!({
+                "kind": "norm",
+                "metric": metric.word(),
+                "accept": band(accept),
+                "reject": band(reject),
+                "test": sequential(test),
+            })
+        }
+        Comparator::Topk { over, k, accept_overlap, reject_overlap, test } => json!({
+            "kind": "topk",
+            "over": over.word(),
+            "k": k,
+            "accept_overlap": accept_overlap,
+            "reject_overlap": reject_overlap,
+            "test": sequential(test),
+        }),
+        Comparator::Toploc { topk, batch, accept, reject, test } => {
+            let errors = |errors: &ToplocErrors| {
+                json!({
+                    "exp_mismatches": errors.exp_mismatches,
+                    "mant_err_mean": decimal(&errors.mant_err_mean),
+                    "mant_err_median": decimal(&errors.mant_err_median),
+                })
+            };
+            json!({
+                "kind": "toploc",
+                "topk": topk,
+                "batch": batch,
+                "accept": errors(accept),
+                "reject": errors(reject),
+                "test": sequential(test),
+            })
+        }
     }
+}
+
+/// The shares as shortest decimals in text: `0.010` and `0.01` are one.
+fn sequential(test: &SequentialTest) -> Value {
+    let share = |text: &str| SequentialTest::billionths(text).map_or_else(|| text.to_owned(), billionths);
+    json!({
+        "alpha": share(&test.alpha),
+        "beta": share(&test.beta),
+        "honest_rate": share(&test.honest_rate),
+        "cheat_rate": share(&test.cheat_rate),
+    })
 }

@@ -13,6 +13,7 @@ fn show(found: &Comparison) -> String {
     match found {
         Comparison::Agree => "agree".into(),
         Comparison::Differ(detail) => detail.clone(),
+        Comparison::Between(detail) => format!("between: {detail}"),
         Comparison::Unusable(problem) => format!("unusable: {problem}"),
     }
 }
@@ -194,6 +195,79 @@ fn tolerances_are_inclusive_and_the_widest_counts() {
 }
 
 #[test]
+fn long_integers_are_subtracted_exactly() {
+    let nines = "9".repeat(308);
+    let (near, longer, other) = (format!("{}8", &nines[1..]), format!("1{nines}"), format!("2{nines}"));
+    let far = format!("{}0{}", &nines[..20], &nines[21..]);
+    let mut table = String::new();
+    for (a, b) in [
+        ("170141183460469231731687303715884105728", "170141183460469231731687303715884105729"),
+        ("170141183460469231731687303715884105728", "170141183460469231731687303715884105730"),
+        ("-1", "170141183460469231731687303715884105728"),
+        ("-0", "0"),
+        ("00012", "12"),
+        (nines.as_str(), near.as_str()),
+        (&nines, &far),
+        (&longer, &other),
+        (&longer, &longer.replace('1', "+1")),
+    ] {
+        let agree = both(&numeric("0", "1", 0), "a.txt", a.as_bytes(), b.as_bytes()) == Comparison::Agree;
+        let short = |text: &str| if text.len() > 40 { format!("{} digits", text.len()) } else { text.to_owned() };
+        table += &format!("{} {}: {agree}\n", short(a), short(b));
+    }
+    expect![[r#"
+        170141183460469231731687303715884105728 170141183460469231731687303715884105729: true
+        170141183460469231731687303715884105728 170141183460469231731687303715884105730: false
+        -1 170141183460469231731687303715884105728: false
+        -0 0: true
+        00012 12: true
+        308 digits 308 digits: true
+        308 digits 308 digits: false
+        309 digits 309 digits: false
+        309 digits 310 digits: true
+    "#]]
+    .assert_eq(&table);
+}
+
+#[test]
+fn files_too_large_to_be_read_convict_nobody() {
+    let mut large = vec![b' '; 64 * 1024 * 1024 + 2];
+    large[0] = b'1';
+    let mut other = large.clone();
+    other[0] = b'2';
+    let near = numeric("0", "5", 0);
+    expect!["unusable: both files have more than 67108864 bytes, so they cannot be compared within a tolerance"]
+        .assert_eq(&show(&both(&near, "a.txt", &large, &other)));
+    expect!["expected 67108866 bytes, claimed 1, and only one is too large to be read"]
+        .assert_eq(&show(&both(&near, "a.txt", &large, b"1")));
+    assert_eq!(compare(&near, "a.txt", &large, &large), Comparison::Agree);
+    // A PNG that says it has more pixels than are read: our limit, not a difference.
+    let header = |width: u32| {
+        let mut bytes = png(1, 1, png::ColorType::Grayscale, &[1]);
+        bytes[16..20].copy_from_slice(&width.to_be_bytes());
+        bytes[20..24].copy_from_slice(&65_536u32.to_be_bytes());
+        let crc = crc32(&bytes[12..29]);
+        bytes[29..33].copy_from_slice(&crc.to_be_bytes());
+        bytes
+    };
+    let psnr = Comparator::Image { psnr_db_min: "1".into(), ssim_min: String::new() };
+    expect!["unusable: both images are too large to be compared: 65536 × 65536 pixels are more than 16777216"]
+        .assert_eq(&show(&both(&psnr, "a.png", &header(65_536), &header(65_537))));
+    expect!["what is expected is no PNG: 65536 × 65536 pixels are more than 16777216"].assert_eq(&show(&both(
+        &psnr,
+        "a.png",
+        &header(65_536),
+        &png(1, 1, png::ColorType::Grayscale, &[1]),
+    )));
+}
+
+/// CRC-32 as PNG has it.
+fn crc32(bytes: &[u8]) -> u32 {
+    let bit = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| bit(crc)))
+}
+
+#[test]
 fn json_is_compared_as_a_value() {
     table(
         &numeric("0", "0.1", 0),
@@ -214,6 +288,12 @@ fn json_is_compared_as_a_value() {
             (r#"["\ud83d\ude00"]"#, r#"["😀"]"#),
             ("[1", "[1]"),
             ("[01]", "[1]"),
+            ("[9007199254740993]", "[9007199254740994]"),
+            ("[9007199254740993]", "[9007199254740992.0]"),
+            ("[-0, 0.0]", "[0, -0.0]"),
+            ("[.5]", "[0.5]"),
+            ("[1E+2]", "[100]"),
+            (r#"{"a": {"b": [0, 1]}}"#, r#"{"a": {"b": [0, 5]}}"#),
         ],
         expect![[r#"
             "{\"a\": 1, \"b\": [2, 3]}" "{\"b\":[2.05,3],\"a\":1}": agree
@@ -231,6 +311,12 @@ fn json_is_compared_as_a_value() {
             "[\"\\ud83d\\ude00\"]" "[\"😀\"]": agree
             "[1" "[1]": what is expected is no JSON: ',' or ']' expected (line 1, column 3); line 1: expected [1, claimed [1]
             "[01]" "[1]": what is expected is no JSON: ',' or ']' expected (line 1, column 3); line 1: expected [01], claimed [1]
+            "[9007199254740993]" "[9007199254740994]": $[0]: expected 9007199254740993, claimed 9007199254740994
+            "[9007199254740993]" "[9007199254740992.0]": agree
+            "[-0, 0.0]" "[0, -0.0]": agree
+            "[.5]" "[0.5]": what is expected is no JSON: a value expected (line 1, column 2); line 1: expected [.5], claimed [0.5]
+            "[1E+2]" "[100]": agree
+            "{\"a\": {\"b\": [0, 1]}}" "{\"a\": {\"b\": [0, 5]}}": $.a.b[1]: expected 1, claimed 5
         "#]],
     );
     let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
@@ -253,6 +339,13 @@ fn csv_knows_quotes_and_columns() {
             ("1,2\n", "1,2\n3,4\n"),
             ("1, 2\n", "1,2.0\n"),
             ("a b,1\n", "a  b,1\n"),
+            ("1,2\n\n3,4\n", "1,2\n3,4\n"),
+            ("1,2\r3,4\r", "1,2\n3,4\n"),
+            (" a ,1\n", "a,1\n"),
+            ("\"1\",2\n", "1,2\n"),
+            ("\"1,2\n", "1,2\n"),
+            ("1,,2\n", "1,2\n"),
+            ("1;2\n", "1;3\n"),
         ],
         expect![[r#"
             "x,y\n1,2\n" "x,y\r\n1.05,2\r\n": agree
@@ -264,12 +357,19 @@ fn csv_knows_quotes_and_columns() {
             "1,2\n" "1,2\n3,4\n": row 2: expected no such row, claimed one
             "1, 2\n" "1,2.0\n": agree
             "a b,1\n" "a  b,1\n": row 1, column 1: expected "a b", claimed "a  b"
+            "1,2\n\n3,4\n" "1,2\n3,4\n": agree
+            "1,2\r3,4\r" "1,2\n3,4\n": agree
+            " a ,1\n" "a,1\n": agree
+            "\"1\",2\n" "1,2\n": agree
+            "\"1,2\n" "1,2\n": row 1, column 1: expected 1,2, claimed 1
+            "1,,2\n" "1,2\n": row 1, column 2: expected "", claimed 2
+            "1;2\n" "1;3\n": row 1, column 1: expected 1;2, claimed 1;3
         "#]],
     );
 }
 
 /// A `.npy` file of version 1.
-fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+pub fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
     let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
     let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
     bytes.extend_from_slice(&(header.len() as u16).to_le_bytes());
@@ -322,7 +422,7 @@ fn npy_arrays_are_compared_by_element() {
     assert_ne!(both(&numeric("", "", 1), "a.npy", &half(0x3c00), &half(0x3c02)), Comparison::Agree);
 }
 
-fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
+pub fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend_from_slice(header.as_bytes());
     bytes.extend_from_slice(data);
@@ -374,9 +474,12 @@ fn images_are_compared_by_distance() {
     let flat = rgb(&[128; 32 * 32 * 3]);
     // Every colour is off by one and alpha by none: MSE is 3/4.
     assert_eq!(both(&psnr("49.38"), "a.png", &a, &nudged), Comparison::Agree);
-    expect!["PSNR is 49.38 dB, at least 49.39 is needed"].assert_eq(&show(&both(&psnr("49.39"), "a.png", &a, &nudged)));
+    expect![
+        "PSNR is 49.38 dB, at least 49.39 is needed; row 0, column 0: expected [0, 1, 2, 255], claimed [1, 0, 3, 255]"
+    ]
+    .assert_eq(&show(&both(&psnr("49.39"), "a.png", &a, &nudged)));
     assert_eq!(both(&ssim("0.99"), "a.png", &a, &nudged), Comparison::Agree);
-    expect!["SSIM is 0.258295, at least 0.9 is needed"].assert_eq(&show(&both(&ssim("0.9"), "a.png", &a, &flat)));
+    expect!["SSIM is 0.258295, at least 0.9 is needed; row 0, column 0: expected [0, 1, 2, 255], claimed [128, 128, 128, 255]"].assert_eq(&show(&both(&ssim("0.9"), "a.png", &a, &flat)));
     assert_eq!(
         both(&ssim("0.999999"), "a.png", &flat, &png(32, 32, png::ColorType::Grayscale, &[128; 32 * 32])),
         Comparison::Agree

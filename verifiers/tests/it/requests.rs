@@ -85,7 +85,7 @@ fn canonical_json_writes_out_names_and_defaults() {
 #[test]
 fn a_bad_request_names_its_field() {
     let mut table = String::new();
-    let edits: [(&str, Value); 44] = [
+    let edits: [(&str, Value); 45] = [
         ("/metod", json!(1)),
         ("/method", json!(null)),
         ("/method/kind", json!("vote")),
@@ -129,6 +129,7 @@ fn a_bad_request_names_its_field() {
         ("/comparator", json!({ "kind": "numeric", "relative": "nan" })),
         ("/comparator", json!({ "kind": "image" })),
         ("/comparator", json!({ "kind": "ignore_lines", "patterns": ["("] })),
+        ("/comparator", json!({ "kind": "distance" })),
         ("/deal_id", json!("0x12")),
     ];
     for (pointer, value) in edits {
@@ -138,7 +139,7 @@ fn a_bad_request_names_its_field() {
     expect![[r#"
         /metod 1: metod: no such field
         /method null: method: is missing
-        /method/kind "vote": method.kind: reexecution, proof, majority, external, all, any or threshold, not "vote"
+        /method/kind "vote": method.kind: reexecution, proof, majority, aggregate, external, all, any or threshold, not "vote"
         /method/votes []: method.votes: no such field
         /job null: job: is missing: method reexecution runs it
         /job/modul "x": job.modul: no such field
@@ -179,6 +180,7 @@ fn a_bad_request_names_its_field() {
         /comparator {"kind":"numeric","relative":"nan"}: comparator.relative: a decimal number, not negative, not "nan"
         /comparator {"kind":"image"}: comparator: one of psnr_db_min and ssim_min is needed
         /comparator {"kind":"ignore_lines","patterns":["("]}: comparator.patterns[0]: no regular expression: error: unclosed group
+        /comparator {"kind":"distance"}: comparator.kind: exact, numeric, image, ignore_lines, norm, topk or toploc, not "distance"
         /deal_id "0x12": deal_id: a deal id is written as 0x and 64 lowercase hex digits, not "0x12"
     "#]].assert_eq(&table);
 }
@@ -296,4 +298,190 @@ fn needs_lists_both_sides() {
     let needs = Request::parse(&request.to_string()).expect("a good request").needs();
     assert_eq!((needs.inputs.len(), needs.outputs.len(), needs.votes.len()), (2, 1, 0));
     assert!(!needs.outputs_decide, "digests decide");
+}
+
+#[test]
+fn bands_and_tests_are_checked_field_by_field() {
+    let test = json!({ "alpha": "0.001", "beta": 0.01, "honest_rate": 0.01, "cheat_rate": 0.5 });
+    let norm = json!({
+        "kind": "norm", "metric": "l2", "accept": { "relative": 0.01 }, "reject": { "relative": 0.1 }, "test": test,
+    });
+    let topk = json!({ "kind": "topk", "over": "ids", "k": 5, "accept_overlap": 4, "reject_overlap": 2, "test": test });
+    let errors = json!({ "exp_mismatches": 4, "mant_err_mean": 10, "mant_err_median": 8 });
+    let toploc = json!({ "kind": "toploc", "topk": 8, "batch": 32, "accept": errors, "reject": errors, "test": test });
+    let mut table = String::new();
+    for (comparator, pointer, value) in [
+        (&norm, "/metric", json!("l2")),
+        (&norm, "/metric", json!("l1")),
+        (&norm, "/accept", json!({ "relative": 0.2 })),
+        (&norm, "/accept", json!({ "absolute": 0.2 })),
+        (&norm, "/accept", json!({ "relativ": 0.2 })),
+        (&norm, "/accept", json!(0.2)),
+        (&norm, "/reject", json!({ "relative": -1 })),
+        (&norm, "/test", Value::Null),
+        (&norm, "/test/alpha", json!(0)),
+        (&norm, "/test/alpha", json!(0.5)),
+        (&norm, "/test/alpha", json!("1e-3")),
+        (&norm, "/test/beta", json!("0.0000000001")),
+        (&norm, "/test/honest_rate", json!(0.5)),
+        (&norm, "/test/cheat_rate", json!(1)),
+        (&norm, "/test/gamma", json!(1)),
+        (&topk, "/k", json!(5)),
+        (&topk, "/k", json!(0)),
+        (&topk, "/k", json!(65537)),
+        (&topk, "/over", json!("words")),
+        (&topk, "/accept_overlap", json!(6)),
+        (&topk, "/reject_overlap", json!(5)),
+        (&topk, "/reject_overlap", json!(0)),
+        (&toploc, "/topk", json!(8)),
+        (&toploc, "/topk", json!(4097)),
+        (&toploc, "/batch", json!(0)),
+        (&toploc, "/reject/mant_err_mean", json!(9)),
+        (&toploc, "/reject/exp_mismatches", json!(3)),
+        (&toploc, "/accept/exp_mismatches", json!(9)),
+    ] {
+        let mut comparator = comparator.clone();
+        let (parent, name) = pointer.rsplit_once('/').expect("a pointer");
+        comparator
+            .pointer_mut(parent)
+            .expect("a parent")
+            .as_object_mut()
+            .expect("an object")
+            .insert(name.into(), value.clone());
+        table += &format!("{} {pointer} {value}: {}\n", comparator["kind"], edited("/comparator", comparator.clone()));
+    }
+    expect![[r#"
+        "norm" /metric "l2": good
+        "norm" /metric "l1": comparator.metric: l2 or linf, not "l1"
+        "norm" /accept {"relative":0.2}: comparator.reject.relative: must not be below the accept one
+        "norm" /accept {"absolute":0.2}: comparator.reject.absolute: must not be below the accept one
+        "norm" /accept {"relativ":0.2}: comparator.accept.relativ: no such field
+        "norm" /accept 0.2: comparator.accept: an object is needed, not a number
+        "norm" /reject {"relative":-1}: comparator.reject.relative: a decimal number, not negative, not "-1"
+        "norm" /test null: comparator.test: is missing
+        "norm" /test/alpha 0: comparator.test.alpha: a decimal between 0 and 1 with at most nine digits after the point, not "0"
+        "norm" /test/alpha 0.5: comparator.test.alpha: must be below one half
+        "norm" /test/alpha "1e-3": comparator.test.alpha: a decimal between 0 and 1 with at most nine digits after the point, not "1e-3"
+        "norm" /test/beta "0.0000000001": comparator.test.beta: a decimal between 0 and 1 with at most nine digits after the point, not "0.0000000001"
+        "norm" /test/honest_rate 0.5: comparator.test.cheat_rate: must be above honest_rate
+        "norm" /test/cheat_rate 1: comparator.test.cheat_rate: a decimal between 0 and 1 with at most nine digits after the point, not "1"
+        "norm" /test/gamma 1: comparator.test.gamma: no such field
+        "topk" /k 5: good
+        "topk" /k 0: comparator.k: between 1 and 65536, not 0
+        "topk" /k 65537: comparator.k: between 1 and 65536, not 65537
+        "topk" /over "words": comparator.over: logits or ids, not "words"
+        "topk" /accept_overlap 6: comparator.accept_overlap: between 1 and 5, not 6
+        "topk" /reject_overlap 5: comparator.reject_overlap: between 1 and 4, not 5
+        "topk" /reject_overlap 0: comparator.reject_overlap: between 1 and 4, not 0
+        "toploc" /topk 8: good
+        "toploc" /topk 4097: comparator.topk: between 1 and 4096, not 4097
+        "toploc" /batch 0: comparator.batch: between 1 and 1048576, not 0
+        "toploc" /reject/mant_err_mean 9: comparator.reject.mant_err_mean: must not be below the accept one
+        "toploc" /reject/exp_mismatches 3: comparator.reject.exp_mismatches: between 4 and 8, not 3
+        "toploc" /accept/exp_mismatches 9: comparator.accept.exp_mismatches: between 0 and 8, not 9
+    "#]].assert_eq(&table);
+}
+
+#[test]
+fn aggregates_and_environments_are_checked_field_by_field() {
+    let (source, signature) = (format!("0x{}", "11".repeat(20)), format!("0x{}", "11".repeat(65)));
+    let observation = json!({ "source": "s1", "artifact": "a" });
+    let signed = json!({ "source": source, "artifact": "a", "weight": 2, "signature": signature });
+    let aggregate = |function: &str, observations: Value| json!({ "kind": "aggregate", "function": function, "observations": observations });
+    let with = |mut method: Value, name: &str, value: Value| {
+        method[name] = value;
+        method
+    };
+    let mut table = String::new();
+    for method in [
+        aggregate("median", json!([observation])),
+        aggregate("mode", json!([observation])),
+        aggregate("median", json!([])),
+        aggregate("median", json!([observation, observation])),
+        aggregate("median", json!(vec![observation.clone(); 257])),
+        aggregate("median", json!([{ "source": "", "artifact": "a" }])),
+        aggregate("median", json!([{ "source": "s1", "artifact": "a", "weight": 2 }])),
+        aggregate("median", json!([{ "source": "s1", "artifact": "a", "signature": signature }])),
+        with(aggregate("median", json!([observation])), "trim", json!(0.1)),
+        aggregate("trimmed-mean", json!([observation])),
+        with(aggregate("trimmed-mean", json!([observation])), "trim", json!(0.5)),
+        with(aggregate("trimmed-mean", json!([observation])), "trim", json!("1e-1")),
+        with(aggregate("mad-outliers", json!([observation])), "witnesses", json!(0)),
+        with(aggregate("mad-outliers", json!([observation])), "threshold", json!(-1)),
+        aggregate("fedavg", json!([observation])),
+        aggregate("fedavg", json!([signed])),
+        aggregate("fedavg", json!([{ "source": source, "artifact": "a", "signature": "0x11" }])),
+        aggregate("fedavg", json!([{ "source": source, "artifact": "a", "weight": 0, "signature": signature }])),
+    ] {
+        let shown: String = method.to_string().chars().take(110).collect();
+        table += &format!("{shown}: {}\n", edited("/method", method));
+    }
+    for environment in [
+        json!({ "device": "NVIDIA A100", "driver": "550.54", "data-type": "bf16" }),
+        json!({ "Device": "x" }),
+        json!({ "device": "" }),
+        json!({ "device": "a\nb" }),
+        json!({ "device": 5 }),
+        json!(["device"]),
+        (0..17).map(|index| (format!("n{index}"), json!("x"))).collect::<serde_json::Map<_, _>>().into(),
+    ] {
+        let shown: String = environment.to_string().chars().take(60).collect();
+        table += &format!("{shown}: {}\n", edited("/claim/environment", environment));
+    }
+    expect![[r#"
+        {"function":"median","kind":"aggregate","observations":[{"artifact":"a","source":"s1"}]}: good
+        {"function":"mode","kind":"aggregate","observations":[{"artifact":"a","source":"s1"}]}: method.function: median, trimmed-mean, mad-outliers or fedavg, not "mode"
+        {"function":"median","kind":"aggregate","observations":[]}: method.observations: at least one observation is needed
+        {"function":"median","kind":"aggregate","observations":[{"artifact":"a","source":"s1"},{"artifact":"a","source: method.observations[1].source: s1 is given twice
+        {"function":"median","kind":"aggregate","observations":[{"artifact":"a","source":"s1"},{"artifact":"a","source: method.observations: at most 256 entries, not 257
+        {"function":"median","kind":"aggregate","observations":[{"artifact":"a","source":""}]}: method.observations[0].source: a name of 1 to 64 bytes is needed
+        {"function":"median","kind":"aggregate","observations":[{"artifact":"a","source":"s1","weight":2}]}: method.observations[0].weight: only a federated average has weights
+        {"function":"median","kind":"aggregate","observations":[{"artifact":"a","signature":"0x11111111111111111111111: method.observations[0].source: an address is needed where there is a signature, 0x and 40 hex digits
+        {"function":"median","kind":"aggregate","observations":[{"artifact":"a","source":"s1"}],"trim":0.1}: method.trim: no such field
+        {"function":"trimmed-mean","kind":"aggregate","observations":[{"artifact":"a","source":"s1"}]}: method.trim: is missing
+        {"function":"trimmed-mean","kind":"aggregate","observations":[{"artifact":"a","source":"s1"}],"trim":0.5}: method.trim: must be below one half, so that something is left
+        {"function":"trimmed-mean","kind":"aggregate","observations":[{"artifact":"a","source":"s1"}],"trim":"1e-1"}: method.trim: a plain decimal of at most nine digits after the point, not "1e-1"
+        {"function":"mad-outliers","kind":"aggregate","observations":[{"artifact":"a","source":"s1"}],"witnesses":0}: method.witnesses: between 1 and 256, not 0
+        {"function":"mad-outliers","kind":"aggregate","observations":[{"artifact":"a","source":"s1"}],"threshold":-1}: method.threshold: a plain decimal of at most nine digits after the point, not "-1"
+        {"function":"fedavg","kind":"aggregate","observations":[{"artifact":"a","source":"s1"}]}: method.observations[0].signature: is missing: an update is signed by its source
+        {"function":"fedavg","kind":"aggregate","observations":[{"artifact":"a","signature":"0x11111111111111111111111: method.observations[0].signature: the last byte of a signature is 27 or 28, not 17
+        {"function":"fedavg","kind":"aggregate","observations":[{"artifact":"a","signature":"0x11","source":"0x1111111: method.observations[0].signature: a signature has 65 bytes (r, s, v), not 1; contract wallets (ERC-1271) cannot be checked off chain
+        {"function":"fedavg","kind":"aggregate","observations":[{"artifact":"a","signature":"0x11111111111111111111111: method.observations[0].weight: between 1 and 4294967295, not 0
+        {"data-type":"bf16","device":"NVIDIA A100","driver":"550.54": good
+        {"Device":"x"}: claim.environment: a name is 1 to 64 of a-z, 0-9, '-', '_' and '.', not "Device"
+        {"device":""}: claim.environment: device: 1 to 256 bytes without control characters are needed
+        {"device":"a\nb"}: claim.environment: device: 1 to 256 bytes without control characters are needed
+        {"device":5}: claim.environment.device: a string is needed, not a number
+        ["device"]: claim.environment: an object is needed, not a list
+        {"n0":"x","n1":"x","n10":"x","n11":"x","n12":"x","n13":"x",": claim.environment: at most 16 entries, not 17
+    "#]].assert_eq(&table);
+    let mut two = good();
+    two["method"] = aggregate("median", json!([observation]));
+    two["claim"]["outputs"] = json!([]);
+    expect!["claim.outputs: an aggregate is one output file, not 0"].assert_eq(&problem(&two.to_string()));
+}
+
+#[test]
+fn canonical_json_of_the_newer_fields_reads_back() {
+    let mut request = good();
+    request["claim"]["environment"] = json!({ "driver": "1", "device": "a" });
+    request["comparator"] = json!({
+        "kind": "topk", "over": "ids", "k": 5, "accept_overlap": 4, "reject_overlap": 2,
+        "test": { "alpha": "0.0010", "beta": 0.01, "honest_rate": 0.01, "cheat_rate": "0.500" },
+    });
+    request["method"] = json!({
+        "kind": "aggregate", "function": "mad-outliers", "observations": [{ "source": "s", "artifact": "a" }],
+    });
+    let read = Request::parse(&request.to_string()).expect("a good request");
+    let text = read.canonical_json();
+    for part in [
+        r#""environment":{"device":"a","driver":"1"}"#,
+        r#""test":{"alpha":"0.001","beta":"0.01","cheat_rate":"0.5","honest_rate":"0.01"}"#,
+        r#"{"function":"mad-outliers","kind":"aggregate","observations":[{"artifact":"a","source":"s"}],"threshold":"3.5","witnesses":1}"#,
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert_eq!(Request::parse(&text).expect("it reads back").canonical_json(), text);
+    let needs = read.needs();
+    assert!(needs.outputs_decide && needs.inputs.is_empty(), "{needs:?}");
 }
