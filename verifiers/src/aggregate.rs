@@ -148,12 +148,15 @@ pub(crate) fn verify(
     })
 }
 
+/// The bytes of all observations, in order.
+type Observed = Vec<Arc<[u8]>>;
+
 /// Fetches all observations and checks their signatures.
 fn fetch(
     check: &Check<'_>,
     observations: &[Observation],
     evidence: &mut Evidence,
-) -> Result<Result<Vec<Arc<[u8]>>, String>, BadRequest> {
+) -> Result<Result<Observed, String>, BadRequest> {
     let task = check.request.deal_id.map_or(B256::ZERO, |id| B256::from(*id.bytes()));
     let (mut all, mut missing, mut named) = (Vec::new(), Vec::new(), Vec::new());
     for (index, observation) in observations.iter().enumerate() {

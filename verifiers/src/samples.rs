@@ -93,8 +93,8 @@ fn text(own: &[u8], claimed: &[u8], visit: Visit<'_>) -> Result<(), String> {
 }
 
 fn texts(items: &[Json]) -> Vec<&[u8]> {
-    let text = |item| if let &Json::Number(ref text) = item { Some(text.as_bytes()) } else { None };
-    items.iter().filter_map(text).collect()
+    let texts = items.iter().map(|item| if let Json::Number(text) = item { Some(text.as_bytes()) } else { None });
+    texts.flatten().collect()
 }
 
 fn values(path: &str, own: &Json, claimed: &Json, visit: Visit<'_>) -> Result<(), String> {

@@ -219,7 +219,7 @@ fn arrays_have_a_row_for_each_index_of_the_first_axis() {
 #[test]
 fn the_top_of_a_row_is_a_set_with_ties_to_the_first() {
     let check = |comparator: &Comparator, a: &str, b: &str| {
-        let many = |row: &str| format!("[{}]", vec![row; 8].join(","));
+        let many = |row: &str| format!("[{}]", [row; 8].join(","));
         line(&both(comparator, "a.json", many(a).as_bytes(), many(b).as_bytes()))
     };
     let logits = topk(Over::Logits, 2, 2, 1);
