@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -235,6 +235,9 @@ impl Reporter {
         let inner = &self.0;
         let place = Arc::clone(&inner.places).try_acquire_owned().map_err(|_| ReportFault::Busy)?;
         let place = Arc::new(place);
+        // Set when this future is dropped or done: what is still running then is of no use to anybody.
+        let wanted = Wanted::default();
+        let stop = Arc::clone(&wanted.0);
         // Where there is room now, one turn on one thread does it all.
         let begun = match Arc::clone(&inner.running).try_acquire_owned() {
             Ok(turn) => {
@@ -244,7 +247,7 @@ impl Reporter {
                     match prepared.request.request_id {
                         // Others may be asking the same.
                         Some(_) => Ok(Begun::Prepared(Box::new(prepared))),
-                        None => Ok(Begun::Answered(inner.verify(&prepared, wall_ms_max)?)),
+                        None => Ok(Begun::Answered(inner.verify(&prepared, wall_ms_max, &stop)?)),
                     }
                 };
                 self.on_a_thread(turn, &place, work).await??
@@ -291,8 +294,10 @@ impl Reporter {
                 Err(fault) => tracing::warn!(%fault, "the work queue gave no result; it is verified here"),
             }
         }
+        let wanted = Wanted::default();
+        let stop = Arc::clone(&wanted.0);
         let (wall_ms_max, turn) = (wall_ms(within), turn(&inner.running).await?);
-        let verdict = self.on_a_thread(turn, place, move |inner| inner.verify(&prepared, wall_ms_max)).await??;
+        let verdict = self.on_a_thread(turn, place, move |inner| inner.verify(&prepared, wall_ms_max, &stop)).await??;
         Ok(Arc::new(verdict))
     }
 
@@ -309,6 +314,16 @@ impl Reporter {
             work(&inner)
         });
         task.await.map_err(|error| ReportFault::Ended(error.to_string()))
+    }
+}
+
+/// Somebody waits for a verification; dropped, nobody does.
+#[derive(Default)]
+struct Wanted(Arc<AtomicBool>);
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -404,8 +419,8 @@ impl Inner {
         Err(bad("deal_id", format!("the request is not what deal {deal_id} records")))
     }
 
-    fn verify(&self, prepared: &Prepared, wall_ms_max: u64) -> Result<Value, ReportFault> {
-        let verdict = self.verifier.verify_from_within(&prepared.request, &prepared.artifacts, wall_ms_max)?;
+    fn verify(&self, prepared: &Prepared, wall_ms_max: u64, stop: &Arc<AtomicBool>) -> Result<Value, ReportFault> {
+        let verdict = self.verifier.verify_until(&prepared.request, &prepared.artifacts, wall_ms_max, stop)?;
         let counted = match verdict.verdict {
             VerdictKind::Valid => 0,
             VerdictKind::Invalid => 1,

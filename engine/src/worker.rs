@@ -5,7 +5,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -131,12 +134,16 @@ impl Worker {
         let unwanted = CancellationToken::new();
         self.running().insert(name.clone(), unwanted.clone());
         let (service, payload) = (Arc::clone(&self.service), message.payload.clone());
-        let mut verifying = tokio::task::spawn_blocking(move || verify(&service, &payload, left_ms));
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let mut verifying = tokio::task::spawn_blocking(move || verify(&service, &payload, left_ms, &stopped));
         let verdict = loop {
             tokio::select! {
                 verdict = &mut verifying => break verdict.ok(),
                 () = unwanted.cancelled() => {
                     tracing::info!(request = name, "nobody wants this work any more");
+                    stop.store(true, Ordering::Relaxed);
+                    let _ = verifying.await;
                     break None;
                 }
                 () = tokio::time::sleep(ALIVE_EVERY) => {
@@ -191,9 +198,10 @@ impl Worker {
     }
 }
 
-fn verify(service: &Service, payload: &[u8], wall_ms_max: u64) -> Value {
+fn verify(service: &Service, payload: &[u8], wall_ms_max: u64, stop: &Arc<AtomicBool>) -> Value {
     let text = String::from_utf8_lossy(payload);
-    let verdict = Request::parse(&text).and_then(|request| service.verify_within(&request, wall_ms_max));
+    let verdict =
+        Request::parse(&text).and_then(|request| service.verify_until(&request, service.source(), wall_ms_max, stop));
     match verdict {
         Ok(verdict) => verdict.to_json(),
         // The engine that put it here read it before: it is of another version.

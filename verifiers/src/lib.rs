@@ -37,7 +37,7 @@
 //! | invalid, proof | `proof-malformed`, `proof-invalid`, `proof-binding` |
 //! | invalid, majority | `outvoted` |
 //! | invalid, aggregate | `output-differs` |
-//! | inconclusive | `artifact-unavailable`, `unknown-runtime`, `wall-time`, `stack-exhausted`, `operator-limit`, `executor-fault`, `job-malformed`, `comparator-invalid`, `key-malformed`, `unsupported-proof-system`, `no-quorum`, `tie`, `between-bands`, `other-environment`, `observation-malformed`, `verifier-unavailable`; a claimed folder: `no-own-folder`, `job-limit`, `host-dependent` |
+//! | inconclusive | `artifact-unavailable`, `unknown-runtime`, `wall-time`, `stack-exhausted`, `operator-limit`, `cancelled`, `executor-fault`, `job-malformed`, `comparator-invalid`, `key-malformed`, `unsupported-proof-system`, `no-quorum`, `tie`, `between-bands`, `other-environment`, `observation-malformed`, `verifier-unavailable`; a claimed folder: `no-own-folder`, `job-limit`, `host-dependent` |
 //!
 //! An out-of-process verifier has its own codes.
 //!

@@ -163,7 +163,7 @@ pub(crate) fn inputs(
     match (module, missing.is_empty()) {
         (Some((module_address, module)), true) => {
             let files = files.into_iter().flatten().collect();
-            Ok(Ok(Inputs { module, module_address, stdin: stdin.flatten(), files }))
+            Ok(Ok(Inputs { module, module_address, stdin: stdin.flatten(), files, stop: check.stop.cloned() }))
         }
         _ => Ok(Err(missing.join("; "))),
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, atomic::AtomicBool},
     time::Instant,
 };
 
@@ -84,6 +84,8 @@ pub(crate) struct Check<'a> {
     pub(crate) service: &'a Service,
     pub(crate) request: &'a Request,
     pub(crate) limits: OperatorLimits,
+    /// Set when nobody wants the verdict any more.
+    pub(crate) stop: Option<&'a Arc<AtomicBool>>,
     named: &'a MemorySource,
     source: &'a dyn ArtifactSource,
     start: Instant,
@@ -158,21 +160,31 @@ impl Service {
     /// # Errors
     /// As [`Service::verify`].
     pub fn verify_within(&self, request: &Request, wall_ms_max: u64) -> Result<Verdict, BadRequest> {
-        self.verify_from_within(request, self.source.as_ref(), wall_ms_max)
+        self.check(request, self.source.as_ref(), self.within(wall_ms_max), None)
     }
 
-    /// [`Service::verify_within`] with other sources than the service's own.
+    /// [`Service::verify_within`] with other sources than the service's own, for a caller that may lose interest: a job of
+    /// WebAssembly that still runs when `stop` is set is inconclusive here, `cancelled`.
     ///
     /// # Errors
     /// As [`Service::verify`].
-    pub fn verify_from_within(
+    pub fn verify_until(
         &self,
         request: &Request,
         source: &dyn ArtifactSource,
         wall_ms_max: u64,
+        stop: &Arc<AtomicBool>,
     ) -> Result<Verdict, BadRequest> {
-        let limits = OperatorLimits { wall_ms_max: wall_ms_max.min(self.limits.wall_ms_max), ..self.limits };
-        self.check(request, source, limits)
+        self.check(request, source, self.within(wall_ms_max), Some(stop))
+    }
+
+    /// Where this service finds artifacts.
+    pub fn source(&self) -> &dyn ArtifactSource {
+        self.source.as_ref()
+    }
+
+    fn within(&self, wall_ms_max: u64) -> OperatorLimits {
+        OperatorLimits { wall_ms_max: wall_ms_max.min(self.limits.wall_ms_max), ..self.limits }
     }
 
     /// What this operator allows a job to take, in milliseconds.
@@ -185,7 +197,7 @@ impl Service {
     /// # Errors
     /// As [`Service::verify`].
     pub fn verify_from(&self, request: &Request, source: &dyn ArtifactSource) -> Result<Verdict, BadRequest> {
-        self.check(request, source, self.limits)
+        self.check(request, source, self.limits, None)
     }
 
     fn check(
@@ -193,10 +205,11 @@ impl Service {
         request: &Request,
         source: &dyn ArtifactSource,
         limits: OperatorLimits,
+        stop: Option<&Arc<AtomicBool>>,
     ) -> Result<Verdict, BadRequest> {
         let start = Instant::now();
         let (request, named) = pin(request, source)?;
-        let check = Check { service: self, request: &request, limits, named: &named, source, start };
+        let check = Check { service: self, request: &request, limits, stop, named: &named, source, start };
         let mut verdict = method(&check, &request.method)?;
         verdict.evidence.verifier_version = VERIFIER_VERSION.to_owned();
         verdict.evidence.host = host();
@@ -213,7 +226,8 @@ impl Service {
         let (request, named) = pin(request, self.source.as_ref())?;
         let source = self.source.as_ref();
         let start = Instant::now();
-        let check = Check { service: self, request: &request, limits: self.limits, named: &named, source, start };
+        let check =
+            Check { service: self, request: &request, limits: self.limits, stop: None, named: &named, source, start };
         let job = request.job.as_ref().ok_or_else(|| BadRequest::new("job", "is missing"))?;
         let inputs = crate::reexecution::inputs(&check, job, &mut crate::Evidence::default())?
             .map_err(|missing| BadRequest::new("job", missing))?;

@@ -5,7 +5,14 @@
 //!
 //! Source: the `wasi_snapshot_preview1` witx; error numbers and struct layouts are its own.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha20Rng;
@@ -110,6 +117,8 @@ pub(crate) struct Host {
     pub(crate) limiter: crate::limiter::Limiter,
     /// When the wall clock stops the job.
     pub(crate) deadline: Option<Instant>,
+    /// Set when nobody wants to know any more.
+    pub(crate) stop: Option<Arc<AtomicBool>>,
     /// Host calls and their cost since the clock was looked at.
     unwatched: (u32, u64),
 }
@@ -140,15 +149,21 @@ impl Host {
             output_stop: None,
             limiter,
             deadline: None,
+            stop: None,
             unwatched: (0, 0),
         }
     }
 }
 
 impl Host {
+    /// Whether nobody wants to know any more.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed))
+    }
+
     /// Whether the job's time is over.
     pub(crate) fn is_late(&self) -> bool {
-        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        self.is_stopped() || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     /// Looks at the clock now and then: a job that calls the host often never uses up one interval of fuel.

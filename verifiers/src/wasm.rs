@@ -9,7 +9,10 @@
 use std::{
     collections::BTreeMap,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -82,6 +85,8 @@ pub(crate) struct Inputs {
     pub(crate) stdin: Option<Arc<[u8]>>,
     /// In the order of the job's inputs.
     pub(crate) files: Vec<Arc<[u8]>>,
+    /// Set when nobody wants to know any more.
+    pub(crate) stop: Option<Arc<AtomicBool>>,
 }
 
 impl Wasm {
@@ -132,6 +137,7 @@ impl Wasm {
         let mut host = Host::new(fs, job.args.clone(), env, stdin, seed(job, inputs), limiter);
         host.output_stop = Some(output_bytes_max).filter(|most| *most < limits.output_bytes);
         let wall_ms = limits.wall_ms.min(operator.wall_ms_max);
+        host.stop = inputs.stop.clone();
         host.deadline = Instant::now().checked_add(Duration::from_millis(wall_ms));
         let mut store = Store::new(ready.module().engine(), host);
         let fault = |error: wasmtime::Error| NoRun::fault(error.to_string());
@@ -192,6 +198,9 @@ impl Wasm {
             return inconclusive("operator-limit", stop.to_string());
         }
         if error.downcast_ref::<WallTime>().is_some() {
+            if host.is_stopped() {
+                return inconclusive("cancelled", "nobody wants to know any more".into());
+            }
             return if operator.wall_ms_max < job.limits.wall_ms {
                 let detail = format!("the job still ran after {} ms, which this operator allows", operator.wall_ms_max);
                 inconclusive("operator-limit", detail)
@@ -232,13 +241,14 @@ fn to_the_end<'a, T>(
     store: &'a mut Store<Host>,
     run: impl FnOnce(&'a mut Store<Host>) -> Pin<Box<dyn Future<Output = wasmtime::Result<T>> + 'a>>,
 ) -> wasmtime::Result<T> {
-    let deadline = store.data().deadline;
+    let (deadline, stop) = (store.data().deadline, store.data().stop.clone());
+    let is_stopped = || stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed));
     let mut running = run(store);
     let mut context = Context::from_waker(Waker::noop());
     loop {
         match running.as_mut().poll(&mut context) {
             Poll::Ready(result) => return result,
-            Poll::Pending if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
+            Poll::Pending if is_stopped() || deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
                 return Err(WallTime.into());
             }
             Poll::Pending => {}

@@ -169,3 +169,21 @@ fn host_work_costs_fuel() {
     check(&fill, expect!["invalid out-of-fuel: the job runs out of fuel, the claim says that it exits with 0"]);
     assert!(start.elapsed().as_secs() < 20, "bulk memory must be priced by its length");
 }
+
+#[test]
+fn a_job_that_nobody_wants_any_more_ends_without_a_result() {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
+    let endless = hostile("loop").set("/job/limits/fuel", json!(u64::MAX.to_string()));
+    let request = Request::parse(&endless.request.to_string()).expect("a good request");
+    let service = Service::new(OperatorLimits { fuel_max: u64::MAX, ..OperatorLimits::default() }, Vec::new());
+    let stop = Arc::new(AtomicBool::new(false));
+    let verdict = std::thread::scope(|scope| {
+        let running = scope.spawn(|| service.verify_until(&request, &endless.source, u64::MAX, &stop));
+        stop.store(true, Ordering::Relaxed);
+        running.join().expect("ends").expect("a verdict")
+    });
+    assert_eq!(line(&verdict), "inconclusive cancelled: nobody wants to know any more");
+}
