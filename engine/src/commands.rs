@@ -12,6 +12,7 @@ pub mod market;
 pub mod mediator;
 pub mod policy;
 mod progress;
+pub mod reputation;
 pub mod serve;
 pub mod sign;
 pub mod store;
@@ -70,6 +71,8 @@ enum Command {
     Mediator(mediator::Args),
     /// Cases of marketplaces that this operator judges for.
     Market(market::Args),
+    /// What the record says of providers, and which of their results to check.
+    Reputation(reputation::Args),
     /// Do verifications for engines of the same operator.
     Worker(worker::Args),
 }
@@ -107,6 +110,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Policy(args) => policy::run(args, json),
             Command::Mediator(args) => mediator::run(args, json).await,
             Command::Market(args) => market::run(args, json).await,
+            Command::Reputation(args) => reputation::run(&args, json),
             Command::Worker(args) => worker::run(args, json).await,
         }
     });

@@ -39,6 +39,7 @@ pub mod policy;
 pub mod remote_signer;
 pub mod replay;
 pub mod report;
+pub mod reputation;
 pub mod seal;
 pub mod service;
 pub mod store;

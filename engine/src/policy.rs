@@ -256,6 +256,31 @@ impl Preflight {
         ok(code, format!("The job takes at most {fuel} s of fuel and {wall} s on the clock here; {has}."))
     }
 
+    /// What a cheat gains, and what it loses if every result is checked: `p_min` is the one divided by the other.
+    fn gain_and_loss(&self, terms: &Terms) -> (U512, U512) {
+        let (policy, pricing) = (&self.policy, &terms.pricing);
+        let paid = if pricing.metered { pricing.payment_collateral } else { pricing.price };
+        let detection = policy.detection.unwrap_or_else(|| detection(terms));
+        let wide = |amount: Amount| U512::from_limbs_slice(amount.base_units().as_limbs());
+        let number = |number: u64| U512::from(number);
+        let all = wide(paid) + wide(pricing.results_collateral);
+        let gain = wide(paid) * number(policy.gain.ppm()) * number(MILLION);
+        (gain, number(detection.ppm().min(MILLION)) * number(policy.colluding.rest()) * all)
+    }
+
+    /// `p_min` of a deal in parts per million, rounded up: how often its result must be checked at least, so that cheating does
+    /// not pay. Always, where it pays whatever is checked.
+    pub fn least_check_ppm(&self, terms: &Terms) -> u64 {
+        let (gain, loss) = self.gain_and_loss(terms);
+        if gain.is_zero() {
+            return 0;
+        }
+        if gain >= loss {
+            return MILLION;
+        }
+        u64::try_from((gain * U512::from(MILLION)).div_ceil(loss)).unwrap_or(MILLION)
+    }
+
     /// `p_min = C / (d·(1−r)·(R+S))` as a fraction of integers: C in 10⁻⁶ units on top, d and 1−r in parts per million below.
     fn deterrence(&self, terms: &Terms) -> Vec<Finding> {
         let (policy, pricing) = (&self.policy, &terms.pricing);
@@ -264,8 +289,7 @@ impl Preflight {
         let detection = policy.detection.unwrap_or_else(|| detection(terms));
         let wide = |amount: Amount| U512::from_limbs_slice(amount.base_units().as_limbs());
         let number = |number: u64| U512::from(number);
-        let gain = wide(paid) * number(policy.gain.ppm()) * number(MILLION);
-        let loss = number(detection.ppm().min(MILLION)) * number(policy.colluding.rest()) * (wide(paid) + wide(stake));
+        let (gain, loss) = self.gain_and_loss(terms);
         let with = format!(
             "price {paid}, results collateral {stake}, gain {} of the price, detection {detection}, colluding {}",
             policy.gain, policy.colluding

@@ -30,6 +30,7 @@ mod policy;
 mod python_verifier;
 mod registry;
 mod remote_signer;
+mod reputation;
 mod service;
 mod settlement;
 mod store;
