@@ -99,6 +99,9 @@ pub struct Observation {
     pub signature: Option<(Address, Signature)>,
 }
 
+/// The bytes of all observations, in their order.
+type Observed = Vec<Arc<[u8]>>;
+
 /// Why there is no aggregate: reason code and detail.
 type NoAggregate = (&'static str, String);
 
@@ -153,7 +156,7 @@ fn fetch(
     check: &Check<'_>,
     observations: &[Observation],
     evidence: &mut Evidence,
-) -> Result<Result<Vec<Arc<[u8]>>, String>, BadRequest> {
+) -> Result<Result<Observed, String>, BadRequest> {
     let task = check.request.deal_id.map_or(B256::ZERO, |id| B256::from(*id.bytes()));
     let (mut all, mut missing, mut named) = (Vec::new(), Vec::new(), Vec::new());
     for (index, observation) in observations.iter().enumerate() {

@@ -29,7 +29,7 @@ impl Norm {
         let shown = |index: usize| format!("[{index}]: expected {}, claimed {}", own[index], claimed[index]);
         let pairs = || own.iter().copied().zip(claimed.iter().copied());
         let same = |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan());
-        if let Some(index) = pairs().position(|(a, b)| !same(a, b) && !(a.is_finite() && b.is_finite())) {
+        if let Some(index) = pairs().position(|(a, b)| !(same(a, b) || a.is_finite() && b.is_finite())) {
             return Sample::Far(format!("{row}{}", shown(index)));
         }
         let finite = || pairs().filter(|(a, b)| a.is_finite() && b.is_finite());

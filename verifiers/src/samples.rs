@@ -93,7 +93,9 @@ fn text(own: &[u8], claimed: &[u8], visit: Visit<'_>) -> Result<(), String> {
 }
 
 fn texts(items: &[Json]) -> Vec<&[u8]> {
-    let text = |item| if let &Json::Number(ref text) = item { Some(text.as_bytes()) } else { None };
+    fn text(item: &Json) -> Option<&[u8]> {
+        if let Json::Number(text) = item { Some(text.as_bytes()) } else { None }
+    }
     items.iter().filter_map(text).collect()
 }
 
