@@ -99,6 +99,9 @@ pub struct Observation {
     pub signature: Option<(Address, Signature)>,
 }
 
+/// The bytes of all observations, in their order.
+type Observed = Vec<Arc<[u8]>>;
+
 /// Why there is no aggregate: reason code and detail.
 type NoAggregate = (&'static str, String);
 

@@ -93,8 +93,10 @@ fn text(own: &[u8], claimed: &[u8], visit: Visit<'_>) -> Result<(), String> {
 }
 
 fn texts(items: &[Json]) -> Vec<&[u8]> {
-    let texts = items.iter().map(|item| if let Json::Number(text) = item { Some(text.as_bytes()) } else { None });
-    texts.flatten().collect()
+    fn text(item: &Json) -> Option<&[u8]> {
+        if let Json::Number(text) = item { Some(text.as_bytes()) } else { None }
+    }
+    items.iter().filter_map(text).collect()
 }
 
 fn values(path: &str, own: &Json, claimed: &Json, visit: Visit<'_>) -> Result<(), String> {

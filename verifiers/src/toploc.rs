@@ -10,7 +10,8 @@
 //!
 //! What is defined here and not there: of equal magnitudes the first index counts, NaN is below everything; a proof with a
 //! modulus of 0 (the null proof that the package writes where building one failed) is far, and so is one of another length.
-//! One proof is one sample.
+//! One proof is one sample. So many proofs that checking them would take more than a few seconds (`topk`² × proofs above 2^31)
+//! are not compared at all.
 //!
 //! A file is either proofs, JSON: a list of base64 text as `build_proofs_base64` gives, or activations, `.safetensors`: one
 //! tensor of BF16, tokens by width, that are cut into pieces of `batch` tokens (`skip_prefill`). The content says which, not
