@@ -177,7 +177,7 @@ fn differ_bytes(
     claimed: &Claimed,
 ) -> Result<Option<String>, Unknown> {
     let both = expected.address().zip(claimed.address());
-    if both.is_some_and(|(expected, claimed)| expected == claimed) {
+    if both.is_some_and(|(expected, claimed)| expected == claimed) || expected.reference() == claimed.reference() {
         return Ok(None);
     }
     if let (Some((expected @ ContentAddress::Blake3(_), claimed @ ContentAddress::Blake3(_))), Comparator::Exact)

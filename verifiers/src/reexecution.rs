@@ -35,21 +35,25 @@ impl Finding {
 pub const RUNTIMES: [&str; 2] = ["wasm", PROFILE];
 
 pub(crate) fn verify(check: &Check<'_>) -> Result<Verdict, BadRequest> {
-    let (Some(job), Some(claim)) = (&check.request.job, &check.request.claim) else {
+    let (Some(asked), Some(claim)) = (&check.request.job, &check.request.claim) else {
         return Err(BadRequest::new("job", "a job and a claim are needed"));
     };
     let comparator = &check.request.comparator;
     let mut evidence = Evidence::new("reexecution/wasm");
     evidence.set("comparator", write::comparator(comparator));
-    evidence.set("runtime", if job.runtime == "wasm" { PROFILE } else { &job.runtime });
+    evidence.set("runtime", if asked.runtime == "wasm" { PROFILE } else { &asked.runtime });
     claimed_evidence(claim, &mut evidence);
     if *comparator != Comparator::Exact {
         evidence.local = vec!["own_outputs", "own_stdout", "fuel_used", "grade"];
     }
-    if !RUNTIMES.contains(&job.runtime.as_str()) {
-        let detail = format!("this verifier has the runtime {PROFILE}, not {}", job.runtime);
+    if !RUNTIMES.contains(&asked.runtime.as_str()) {
+        let detail = format!("this verifier has the runtime {PROFILE}, not {}", asked.runtime);
         return Ok(Verdict::inconclusive("unknown-runtime", detail, evidence));
     }
+    let job = match check.job() {
+        Ok(job) => job.unwrap_or(asked),
+        Err(problem) => return Ok(Verdict::inconclusive("job-malformed", problem.to_owned(), evidence)),
+    };
     let inputs = match inputs(check, job, &mut evidence)? {
         Ok(inputs) => inputs,
         Err(missing) => return Ok(Verdict::inconclusive("artifact-unavailable", missing, evidence)),
@@ -258,21 +262,14 @@ fn compare_bytes(
     own: &[u8],
     claimed: &Claimed,
 ) -> Option<Finding> {
-    let address = claimed.address();
-    if let Some(address) = address
-        && crate::artifacts::address_like(&address, own) == address
-    {
+    let named = claimed.names(own);
+    if named == Some(true) {
         return None;
     }
     let bytes = match check.fetch(&claimed.reference()) {
         Fetched::Bytes(bytes) => bytes,
-        Fetched::Unavailable(_) if *comparator == Comparator::Exact && address.is_some() => {
-            let own = address.map(|address| crate::artifacts::address_like(&address, own));
-            let detail = format!(
-                "{name}: expected {}, claimed {}",
-                own.map(|own| own.to_string()).unwrap_or_default(),
-                claimed.reference()
-            );
+        Fetched::Unavailable(_) if *comparator == Comparator::Exact && named == Some(false) => {
+            let detail = format!("{name}: expected {}, claimed {}", claimed.name_of(own), claimed.reference());
             return Some(Finding::invalid(code, detail));
         }
         Fetched::Unavailable(problem) => {

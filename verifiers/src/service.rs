@@ -10,8 +10,12 @@ use serde_json::{Value, json};
 use tribunal_events::{ContentAddress, Digest, VerdictKind};
 
 use crate::{
-    ArtifactSource, BadRequest, Chain, MemorySource, Method, Reference, Request, VERIFIER_VERSION, Verdict,
-    artifacts::checked, majority, proof, reexecution, request::write, verdict::Evidence, wasm::Wasm,
+    ArtifactSource, BadRequest, Chain, Job, MemorySource, Method, Reference, Request, VERIFIER_VERSION, Verdict,
+    artifacts::{checked, file_of},
+    input_folder, majority, proof, reexecution,
+    request::write,
+    verdict::Evidence,
+    wasm::Wasm,
 };
 
 /// What an operator allows one verification to use; a job that needs more is inconclusive here (`operator-limit`).
@@ -78,12 +82,40 @@ pub(crate) struct Check<'a> {
     pub(crate) service: &'a Service,
     pub(crate) request: &'a Request,
     pub(crate) limits: OperatorLimits,
+    /// The job as it runs, where inputs are folders; else the problem with them.
+    job: Result<Option<Job>, String>,
     named: &'a MemorySource,
     source: &'a dyn ArtifactSource,
 }
 
-impl Check<'_> {
+impl<'a> Check<'a> {
+    fn new(
+        service: &'a Service,
+        request: &'a Request,
+        limits: OperatorLimits,
+        named: &'a mut MemorySource,
+        source: &'a dyn ArtifactSource,
+    ) -> Self {
+        let job = input_folder::expand(request, source, named);
+        Self { service, request, limits, job, named, source }
+    }
+
+    /// The request's job as it runs, with files in the place of folders among its inputs.
+    pub(crate) fn job(&self) -> Result<Option<&Job>, &str> {
+        match &self.job {
+            Ok(job) => Ok(job.as_ref().or(self.request.job.as_ref())),
+            Err(problem) => Err(problem),
+        }
+    }
+
     pub(crate) fn fetch(&self, reference: &Reference) -> Fetched {
+        if let Reference::Cid(cid) = reference {
+            return match file_of(self.source, cid) {
+                Ok(Some(bytes)) => Fetched::Bytes(bytes),
+                Ok(None) => Fetched::Unavailable(format!("nobody serves {cid}")),
+                Err(fault) => Fetched::Unavailable(format!("{cid} could not be fetched: {fault}")),
+            };
+        }
         let ask = |source: &dyn ArtifactSource| source.fetch(reference).and_then(|found| checked(reference, found));
         if let Ok(Some(bytes)) = ask(self.named) {
             return Fetched::Bytes(bytes);
@@ -147,8 +179,8 @@ impl Service {
         limits: OperatorLimits,
     ) -> Result<Verdict, BadRequest> {
         let start = Instant::now();
-        let (request, named) = pin(request, source)?;
-        let check = Check { service: self, request: &request, limits, named: &named, source };
+        let (request, mut named) = pin(request, source)?;
+        let check = Check::new(self, &request, limits, &mut named, source);
         let mut verdict = method(&check, &request.method)?;
         verdict.evidence.verifier_version = VERIFIER_VERSION.to_owned();
         verdict.evidence.host = host();
@@ -162,10 +194,10 @@ impl Service {
     /// # Errors
     /// [`BadRequest`] where there is no job or it does not run.
     pub fn run_plain(&self, request: &Request) -> Result<std::time::Duration, BadRequest> {
-        let (request, named) = pin(request, self.source.as_ref())?;
-        let source = self.source.as_ref();
-        let check = Check { service: self, request: &request, limits: self.limits, named: &named, source };
-        let job = request.job.as_ref().ok_or_else(|| BadRequest::new("job", "is missing"))?;
+        let (request, mut named) = pin(request, self.source.as_ref())?;
+        let check = Check::new(self, &request, self.limits, &mut named, self.source.as_ref());
+        let job = check.job().map_err(|problem| BadRequest::new("job", problem))?;
+        let job = job.ok_or_else(|| BadRequest::new("job", "is missing"))?;
         let start = Instant::now();
         let inputs = crate::reexecution::inputs(&check, job, &mut crate::Evidence::default())?
             .map_err(|missing| BadRequest::new("job", missing))?;

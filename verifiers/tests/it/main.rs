@@ -2,10 +2,14 @@
 
 mod artifacts;
 mod bench;
+mod cache;
+mod cids;
 mod combined;
 mod comparators;
 mod deals;
+mod downloads;
 mod folders;
+mod input_folders;
 mod jobs;
 mod limits;
 mod modules;
