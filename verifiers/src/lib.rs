@@ -88,6 +88,7 @@ mod comparator;
 mod filesystem;
 mod image;
 mod input_folder;
+pub mod job_description;
 mod json;
 mod majority;
 mod numeric;

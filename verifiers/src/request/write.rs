@@ -79,7 +79,7 @@ fn method(method_: &Method) -> Value {
     }
 }
 
-fn job(job: &Job) -> Value {
+pub(crate) fn job(job: &Job) -> Value {
     let inputs = job.inputs.iter().map(|input| json!({ "path": input.path, "artifact": reference(&input.artifact) }));
     let env: Map<String, Value> = job.env.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
     let mut object = json!({

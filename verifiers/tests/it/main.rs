@@ -7,6 +7,7 @@ mod cids;
 mod combined;
 mod comparators;
 mod deals;
+mod descriptions;
 mod downloads;
 mod folders;
 mod input_folders;
