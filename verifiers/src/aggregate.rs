@@ -151,9 +151,6 @@ pub(crate) fn verify(
     })
 }
 
-/// The bytes of all observations, in order.
-type Observed = Vec<Arc<[u8]>>;
-
 /// Fetches all observations and checks their signatures.
 fn fetch(
     check: &Check<'_>,

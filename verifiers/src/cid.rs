@@ -1,6 +1,7 @@
-//! IPFS content identifiers of version 0: of data, of files and of folders, as `ipfs add -r` gives them.
+//! IPFS content identifiers: of data, of files and of folders, as `ipfs add -r` gives them.
 //!
-//! A CID is the SHA-256 of a block, a dag-pb node. A file is cut into chunks of 256 KiB, each a UnixFS leaf inside a node; more
+//! [`Cid`] is one of version 0, which results are published under; [`AnyCid`] one of either version; [`Layout`] how files are cut.
+//! In version 0 a CID is the SHA-256 of a block, a dag-pb node. A file is cut into chunks of 256 KiB, each a UnixFS leaf inside a node; more
 //! than one hang below nodes of at most 174 links, level by level, all leaves equally deep. A folder links its entries in byte
 //! order of their names. Every link says how many bytes lie below it, so a folder's CID depends on how its files are cut.
 //!
@@ -11,12 +12,13 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
-use sha2::{Digest as _, Sha256};
+mod any;
+pub(crate) mod layout;
 
-/// Bytes of a leaf.
-const CHUNK_BYTES: usize = 262_144;
-/// Links of a node inside a file.
-const LINKS_MAX: usize = 174;
+pub use any::{AnyCid, AnyCidError, Codec};
+pub use layout::Layout;
+use layout::{Links, Node};
+
 /// Bytes of a folder's block from which on some versions cut it into shards.
 const FOLDER_BLOCK_BYTES: usize = 262_144;
 /// Folders inside folders.
@@ -50,12 +52,12 @@ pub enum FolderProblem {
 impl Cid {
     /// Of a node that has these bytes as its data and no links: how Lilypad names its JSON documents.
     pub fn of_data(bytes: &[u8]) -> Self {
-        Node::new(&Links::default(), &[bytes]).cid
+        Self(*Layout::V0.node(&Links::default(), bytes, &mut |_, _| {}).cid.digest())
     }
 
     /// Of a file.
     pub fn of_file(bytes: &[u8]) -> Self {
-        Node::of_file(bytes).cid
+        Self(*Layout::V0.file(bytes).digest())
     }
 }
 
@@ -141,125 +143,32 @@ impl<'a> Folder<'a> {
         }
     }
 
-    /// Its CID.
+    /// Its CID of version 0.
     ///
     /// # Errors
     /// [`FolderProblem::Crowded`].
     pub fn cid(&self) -> Result<Cid, FolderProblem> {
-        Ok(self.node()?.cid)
+        Ok(Cid(*self.cid_as(Layout::V0)?.digest()))
     }
 
-    fn node(&self) -> Result<Node, FolderProblem> {
+    /// Its CID where files are cut in this way.
+    ///
+    /// # Errors
+    /// [`FolderProblem::Crowded`].
+    pub fn cid_as(&self, layout: Layout) -> Result<AnyCid, FolderProblem> {
+        Ok(self.node(layout)?.cid)
+    }
+
+    fn node(&self, layout: Layout) -> Result<Node, FolderProblem> {
         let mut links = Links::default();
         // Hidden entries are left out.
         for (name, entry) in self.entries.iter().filter(|(name, _)| !name.starts_with('.')) {
             let node = match entry {
-                Entry::File(bytes) => Node::of_file(bytes),
-                Entry::Folder(folder) => folder.node()?,
+                Entry::File(bytes) => layout.file_node(bytes, &mut |_, _| {}),
+                Entry::Folder(folder) => folder.node(layout)?,
             };
             links.put(name, &node);
-            if links.bytes.len() >= FOLDER_BLOCK_BYTES {
-                return Err(FolderProblem::Crowded);
-            }
         }
-        Ok(Node::new(&links, &[&UNIXFS_FOLDER]))
+        layout.folder_node(&links, &mut |_, _| {})
     }
-}
-
-/// UnixFS: the type of a folder, and of a file, leaf or not.
-const UNIXFS_FOLDER: [u8; 2] = [0x08, 0x01];
-const UNIXFS_FILE: [u8; 2] = [0x08, 0x02];
-
-/// What a link needs to know of a block.
-struct Node {
-    cid: Cid,
-    /// Bytes of the block and of all below it.
-    bytes: u64,
-}
-
-/// Links as they stand in a block.
-#[derive(Default)]
-struct Links {
-    bytes: Vec<u8>,
-    /// Bytes of all blocks below.
-    below: u64,
-}
-
-impl Links {
-    fn put(&mut self, name: &str, to: &Node) {
-        let mut link = Vec::with_capacity(name.len() + 64);
-        put_bytes(&mut link, 0x0a, &[&MULTIHASH[..], &to.cid.0].concat());
-        put_bytes(&mut link, 0x12, name.as_bytes());
-        put_number(&mut link, 0x18, to.bytes);
-        put_bytes(&mut self.bytes, 0x12, &link);
-        self.below += to.bytes;
-    }
-}
-
-impl Node {
-    /// A block with links and then its data, which may come in parts.
-    fn new(links: &Links, data: &[&[u8]]) -> Self {
-        let mut head = Vec::with_capacity(16);
-        put_varint(&mut head, 0x0a);
-        put_varint(&mut head, data.iter().map(|part| part.len() as u64).sum());
-        let mut hash = Sha256::new();
-        let mut bytes = links.below;
-        for part in [&links.bytes[..], &head].iter().chain(data) {
-            hash.update(part);
-            bytes += part.len() as u64;
-        }
-        Self { cid: Cid(hash.finalize().into()), bytes }
-    }
-
-    fn of_file(bytes: &[u8]) -> Self {
-        // With every node the bytes of the file that it stands for.
-        let mut level: Vec<(Self, u64)> = match bytes {
-            [] => vec![(Self::leaf(bytes), 0)],
-            _ => bytes.chunks(CHUNK_BYTES).map(|chunk| (Self::leaf(chunk), chunk.len() as u64)).collect(),
-        };
-        while level.len() > 1 {
-            level = level.chunks(LINKS_MAX).map(Self::above).collect();
-        }
-        level.swap_remove(0).0
-    }
-
-    fn leaf(chunk: &[u8]) -> Self {
-        let (mut head, mut tail) = (UNIXFS_FILE.to_vec(), Vec::new());
-        if !chunk.is_empty() {
-            put_varint(&mut head, 0x12);
-            put_varint(&mut head, chunk.len() as u64);
-        }
-        put_number(&mut tail, 0x18, chunk.len() as u64);
-        Self::new(&Links::default(), &[&head, chunk, &tail])
-    }
-
-    fn above(nodes: &[(Self, u64)]) -> (Self, u64) {
-        let (mut links, mut sizes) = (Links::default(), Vec::new());
-        let total = nodes.iter().map(|(_, bytes)| bytes).sum();
-        for (node, bytes) in nodes {
-            links.put("", node);
-            put_number(&mut sizes, 0x20, *bytes);
-        }
-        let mut data = UNIXFS_FILE.to_vec();
-        put_number(&mut data, 0x18, total);
-        (Self::new(&links, &[&data, &sizes]), total)
-    }
-}
-
-fn put_bytes(to: &mut Vec<u8>, field: u64, bytes: &[u8]) {
-    put_number(to, field, bytes.len() as u64);
-    to.extend_from_slice(bytes);
-}
-
-fn put_number(to: &mut Vec<u8>, field: u64, number: u64) {
-    put_varint(to, field);
-    put_varint(to, number);
-}
-
-fn put_varint(to: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        to.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    to.push(number as u8);
 }

@@ -102,6 +102,24 @@
 //!
 //! Compiled modules are kept in memory, by digest of their bytes and settings, never on a disk: there is no file to tamper with.
 //!
+//! # Artifacts
+//!
+//! A [`Reference`] is a file name, `blake3:…`, `sha256:…` or an IPFS CID: version 0 or 1, raw or dag-pb, SHA-256, in base58, base32
+//! or base16, with or without `ipfs://`; a request with any other CID, or with a path inside a folder, is a bad request. Whatever
+//! an [`ArtifactSource`] gives is checked before it is used: bytes against their address, every block against its CID
+//! ([`Blocks::keep`]), and only blocks are kept that the CID asked for leads to. UnixFS files (raw and dag-pb leaves, bytes in
+//! nodes, any layout), folders and their shards are read, within [`ARTIFACT_BYTES_MAX`], [`BLOCK_BYTES_MAX`] and bounds on nodes,
+//! entries and depth; symbolic links, names that are not plain and sizes that do not fit are refused.
+//!
+//! [`FolderSource`] serves its files by name, address and CID, its folders by CID, and the blocks of CAR files in it. [`Cached`]
+//! keeps on disk what another source gave, [`download`] is what fetches over a network that breaks off, and [`Chain`] goes on to
+//! the next source where one has nothing, fails or lies.
+//!
+//! An input of a job may be the CID of a folder: its files stand below the input's path (`input_folder`); one with an empty folder
+//! in it is `job-malformed`. Elsewhere a folder is no artifact: `artifact-unavailable`. A claim that is a CID is what a run gives
+//! if the run's bytes have it under one of `ipfs add`'s [`Layout`]s; a raw one that they do not have is wrong, any other is
+//! fetched and compared.
+//!
 //! # Choices where the protocol is silent
 //!
 //! - A module that does not validate in its profile, imports what is not WASI preview 1, or has no `_start`, has no result
@@ -118,11 +136,14 @@
 mod aggregate;
 mod artifacts;
 mod canonical;
+mod car;
 mod cid;
 mod comparator;
 mod container;
 mod filesystem;
 mod image;
+mod input_folder;
+pub mod job_description;
 mod json;
 mod limiter;
 mod majority;
@@ -138,6 +159,8 @@ mod sequential;
 mod service;
 mod topk;
 mod toploc;
+mod unixfs;
+mod varint;
 mod verdict;
 mod wasi;
 mod wasm;
@@ -145,8 +168,12 @@ mod wasm;
 pub use aggregate::{Function, Observation};
 pub use artifacts::{
     ARTIFACT_BYTES_MAX, ArtifactFault, ArtifactSource, Chain, FolderSource, MemorySource, address_like,
+    cache::{Cache, Cached},
+    download::{Answer, Body, Download, NoAnswer, Piece, Remote, content_range, download},
+    fetch_content, file_of,
 };
-pub use cid::{Cid, CidError, Folder, FolderProblem};
+pub use car::{CarFault, CarReader};
+pub use cid::{AnyCid, AnyCidError, Cid, CidError, Codec, Folder, FolderProblem, Layout};
 pub use comparator::{Comparison, compare};
 pub use container::Containers;
 pub use proof::{Curve, ProofProblem, verify_batch};
@@ -156,6 +183,7 @@ pub use request::{
     Request, VOTES_MAX, Vote,
 };
 pub use service::{ExternalAnswer, ExternalVerifier, OperatorLimits, Service};
+pub use unixfs::tree::{BLOCK_BYTES_MAX, Blocks, Content, Tree};
 pub use verdict::{Evidence, Reason, Verdict, verdict_digest};
 
 /// A verification fails only because the request is bad; every other failure is an inconclusive verdict.

@@ -40,25 +40,32 @@ impl Finding {
 pub const RUNTIMES: [&str; 4] = ["wasm", PROFILE, "oci", container::PROFILE];
 
 pub(crate) fn verify(check: &Check<'_>) -> Result<Verdict, BadRequest> {
-    let (Some(job), Some(claim)) = (&check.request.job, &check.request.claim) else {
+    let (Some(asked), Some(claim)) = (&check.request.job, &check.request.claim) else {
         return Err(BadRequest::new("job", "a job and a claim are needed"));
     };
-    if container::is_container(&job.runtime) {
-        return container::verify(check, job, claim);
+    if container::is_container(&asked.runtime) {
+        return match check.job() {
+            Ok(job) => container::verify(check, job.unwrap_or(asked), claim),
+            Err(problem) => Ok(Verdict::inconclusive("job-malformed", problem, Evidence::new("reexecution/oci"))),
+        };
     }
     let comparator = &check.request.comparator;
     let mut evidence = Evidence::new("reexecution/wasm");
     evidence.set("comparator", write::comparator(comparator));
-    evidence.set("runtime", if job.runtime == "wasm" { PROFILE } else { &job.runtime });
+    evidence.set("runtime", if asked.runtime == "wasm" { PROFILE } else { &asked.runtime });
     claimed_evidence(claim, &mut evidence);
     if *comparator != Comparator::Exact {
         evidence.local = vec!["own_outputs", "own_stdout", "fuel_used", "grade"];
     }
-    if !RUNTIMES.contains(&job.runtime.as_str()) {
+    if !RUNTIMES.contains(&asked.runtime.as_str()) {
         let detail =
-            format!("this verifier has the runtimes {PROFILE} and {}, not {}", container::PROFILE, job.runtime);
+            format!("this verifier has the runtimes {PROFILE} and {}, not {}", container::PROFILE, asked.runtime);
         return Ok(Verdict::inconclusive("unknown-runtime", detail, evidence));
     }
+    let job = match check.job() {
+        Ok(job) => job.unwrap_or(asked),
+        Err(problem) => return Ok(Verdict::inconclusive("job-malformed", problem.to_owned(), evidence)),
+    };
     let inputs = match inputs(check, job, &mut evidence)? {
         Ok(inputs) => inputs,
         Err(missing) => return Ok(Verdict::inconclusive("artifact-unavailable", missing, evidence)),
@@ -318,10 +325,8 @@ pub(crate) fn compare_bytes(
     claimed: &Claimed,
     tally: &mut Tally,
 ) -> Option<Finding> {
-    let address = claimed.address();
-    if let Some(address) = address
-        && crate::artifacts::address_like(&address, own) == address
-    {
+    let named = claimed.names(own);
+    if named == Some(true) {
         if let Examined::Samples(samples) = comparator::examine(comparator, name, own, own) {
             tally.add(name, samples);
         }
@@ -329,13 +334,8 @@ pub(crate) fn compare_bytes(
     }
     let bytes = match check.fetch(&claimed.reference()) {
         Fetched::Bytes(bytes) => bytes,
-        Fetched::Unavailable(_) if *comparator == Comparator::Exact && address.is_some() => {
-            let own = address.map(|address| crate::artifacts::address_like(&address, own));
-            let detail = format!(
-                "{name}: expected {}, claimed {}",
-                own.map(|own| own.to_string()).unwrap_or_default(),
-                claimed.reference()
-            );
+        Fetched::Unavailable(_) if *comparator == Comparator::Exact && named == Some(false) => {
+            let detail = format!("{name}: expected {}, claimed {}", claimed.name_of(own), claimed.reference());
             return Some(Finding::invalid(code, detail));
         }
         Fetched::Unavailable(problem) => {

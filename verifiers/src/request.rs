@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     sync::Arc,
 };
 
@@ -10,7 +9,10 @@ use crate::{Cid, Function, Observation};
 use tribunal_events::{Address, Comparator, ContentAddress, DealId, Digest, Limits, ProofBinding, Rule, Termination};
 
 mod read;
+mod reference;
 pub(crate) mod write;
+
+pub use reference::{Claimed, Reference};
 
 /// Bytes of a request's text at most.
 pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
@@ -30,53 +32,6 @@ pub struct BadRequest {
 impl BadRequest {
     pub(crate) fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { field: field.into(), problem: problem.into() }
-    }
-}
-
-/// Where an artifact's bytes are to be found.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Reference {
-    /// A file name inside the artifacts folder.
-    File(String),
-    /// A digest of the bytes.
-    Address(ContentAddress),
-    /// An IPFS content identifier; recognised, served by no source here.
-    Cid(String),
-}
-
-impl fmt::Display for Reference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(name) | Self::Cid(name) => f.write_str(name),
-            Self::Address(address) => address.fmt(f),
-        }
-    }
-}
-
-/// Bytes that a claim names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Claimed {
-    /// Bytes that can be fetched.
-    Artifact(Reference),
-    /// Their BLAKE3 digest alone, for exact comparison.
-    Digest(ContentAddress),
-}
-
-impl Claimed {
-    /// Where the bytes may be found.
-    pub fn reference(&self) -> Reference {
-        match self {
-            Self::Artifact(reference) => reference.clone(),
-            Self::Digest(address) => Reference::Address(*address),
-        }
-    }
-
-    /// The digest that is claimed, where the claim is a digest and no file name.
-    pub const fn address(&self) -> Option<ContentAddress> {
-        match self {
-            Self::Artifact(Reference::Address(address)) | Self::Digest(address) => Some(*address),
-            Self::Artifact(_) => None,
-        }
     }
 }
 

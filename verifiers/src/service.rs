@@ -10,8 +10,14 @@ use serde_json::{Value, json};
 use tribunal_events::{ContentAddress, Digest, VerdictKind};
 
 use crate::{
-    ArtifactSource, BadRequest, Chain, Containers, MemorySource, Method, Reference, Request, VERIFIER_VERSION, Verdict,
-    aggregate, artifacts::checked, majority, modules::Settings, proof, reexecution, request::write, verdict::Evidence,
+    ArtifactSource, BadRequest, Chain, Containers, Job, MemorySource, Method, Reference, Request, VERIFIER_VERSION,
+    Verdict, aggregate,
+    artifacts::{checked, file_of},
+    input_folder, majority,
+    modules::Settings,
+    proof, reexecution,
+    request::write,
+    verdict::Evidence,
     wasm::Wasm,
 };
 
@@ -86,18 +92,47 @@ pub(crate) struct Check<'a> {
     pub(crate) limits: OperatorLimits,
     /// Set when nobody wants the verdict any more.
     pub(crate) stop: Option<&'a Arc<AtomicBool>>,
+    /// The job as it runs, where inputs are folders; else the problem with them.
+    job: Result<Option<Job>, String>,
     named: &'a MemorySource,
     source: &'a dyn ArtifactSource,
     start: Instant,
 }
 
-impl Check<'_> {
+impl<'a> Check<'a> {
+    fn new(
+        service: &'a Service,
+        request: &'a Request,
+        limits: OperatorLimits,
+        named: &'a mut MemorySource,
+        source: &'a dyn ArtifactSource,
+    ) -> Self {
+        let start = Instant::now();
+        let job = input_folder::expand(request, source, named);
+        Self { service, request, limits, stop: None, job, named, source, start }
+    }
+
     /// Whether the operator's time for one verification is over.
     pub(crate) fn out_of_time(&self) -> bool {
         self.start.elapsed().as_millis() > u128::from(self.limits.wall_ms_max)
     }
 
+    /// The request's job as it runs, with files in the place of folders among its inputs.
+    pub(crate) fn job(&self) -> Result<Option<&Job>, &str> {
+        match &self.job {
+            Ok(job) => Ok(job.as_ref().or(self.request.job.as_ref())),
+            Err(problem) => Err(problem),
+        }
+    }
+
     pub(crate) fn fetch(&self, reference: &Reference) -> Fetched {
+        if let Reference::Cid(cid) = reference {
+            return match file_of(self.source, cid) {
+                Ok(Some(bytes)) => Fetched::Bytes(bytes),
+                Ok(None) => Fetched::Unavailable(format!("nobody serves {cid}")),
+                Err(fault) => Fetched::Unavailable(format!("{cid} could not be fetched: {fault}")),
+            };
+        }
         let ask = |source: &dyn ArtifactSource| source.fetch(reference).and_then(|found| checked(reference, found));
         // Under the address that was computed when it was put in there.
         if let Ok(Some(bytes)) = self.named.fetch(reference) {
@@ -208,8 +243,8 @@ impl Service {
         stop: Option<&Arc<AtomicBool>>,
     ) -> Result<Verdict, BadRequest> {
         let start = Instant::now();
-        let (request, named) = pin(request, source)?;
-        let check = Check { service: self, request: &request, limits, stop, named: &named, source, start };
+        let (request, mut named) = pin(request, source)?;
+        let check = Check { stop, ..Check::new(self, &request, limits, &mut named, source) };
         let mut verdict = method(&check, &request.method)?;
         verdict.evidence.verifier_version = VERIFIER_VERSION.to_owned();
         verdict.evidence.host = host();
@@ -223,12 +258,11 @@ impl Service {
     /// # Errors
     /// [`BadRequest`] where there is no job or it does not run.
     pub fn run_plain(&self, request: &Request) -> Result<std::time::Duration, BadRequest> {
-        let (request, named) = pin(request, self.source.as_ref())?;
-        let source = self.source.as_ref();
+        let (request, mut named) = pin(request, self.source.as_ref())?;
+        let check = Check::new(self, &request, self.limits, &mut named, self.source.as_ref());
+        let job = check.job().map_err(|problem| BadRequest::new("job", problem))?;
+        let job = job.ok_or_else(|| BadRequest::new("job", "is missing"))?;
         let start = Instant::now();
-        let check =
-            Check { service: self, request: &request, limits: self.limits, stop: None, named: &named, source, start };
-        let job = request.job.as_ref().ok_or_else(|| BadRequest::new("job", "is missing"))?;
         let inputs = crate::reexecution::inputs(&check, job, &mut crate::Evidence::default())?
             .map_err(|missing| BadRequest::new("job", missing))?;
         self.plain.run(job, &inputs, &self.limits, false).map_err(|_| BadRequest::new("job", "does not run"))?;

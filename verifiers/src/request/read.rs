@@ -136,17 +136,7 @@ impl<'a> At<'a> {
 
     fn reference(&self) -> Read<Reference> {
         let text = self.text()?;
-        if text.is_empty() {
-            return wrong(&self.path, "a file name or a content address is needed");
-        }
-        if text.starts_with("blake3:") || text.starts_with("sha256:") {
-            let address = text.parse().map(Reference::Address);
-            return address.map_err(|error: tribunal_events::IdError| BadRequest::new(&self.path, error.to_string()));
-        }
-        if is_cid(text.strip_prefix("ipfs://").unwrap_or(text)) {
-            return Ok(Reference::Cid(text.to_owned()));
-        }
-        Ok(Reference::File(text.to_owned()))
+        text.parse().map_err(|problem: String| BadRequest::new(&self.path, problem))
     }
 
     fn job_path(&self) -> Read<String> {
@@ -161,16 +151,6 @@ impl<'a> At<'a> {
             wrong(&self.path, format!("not an absolute plain path: {:?}", short(path)))
         }
     }
-}
-
-/// CIDv0 (`Qm` and 44 base58 digits) or CIDv1 in base32 (`b`), without a dot or slash, so that few file names look alike.
-fn is_cid(text: &str) -> bool {
-    let base58 = |byte: u8| byte.is_ascii_alphanumeric() && !matches!(byte, b'0' | b'O' | b'I' | b'l');
-    let v0 = text.len() == 46 && text.starts_with("Qm") && text.bytes().all(base58);
-    let v1 = text.len() >= 50
-        && (text.starts_with("baf") || text.starts_with("bag"))
-        && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'));
-    v0 || v1
 }
 
 pub(super) fn request(text: &str) -> Read<Request> {

@@ -120,7 +120,7 @@ pub(crate) fn environment(environment: &BTreeMap<String, String>) -> Value {
     environment.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect::<Map<_, _>>().into()
 }
 
-fn job(job: &Job) -> Value {
+pub(crate) fn job(job: &Job) -> Value {
     let inputs = job.inputs.iter().map(|input| json!({ "path": input.path, "artifact": reference(&input.artifact) }));
     let env: Map<String, Value> = job.env.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
     let mut object = json!({
