@@ -82,7 +82,7 @@ impl NatsConfig {
     }
 
     /// Connection options; files that are named are read.
-    async fn options(&self) -> Result<ConnectOptions, BusFault> {
+    pub(crate) async fn options(&self) -> Result<ConnectOptions, BusFault> {
         let unreadable = |path: &PathBuf, source| BusFault::Credentials { path: path.display().to_string(), source };
         let mut options = ConnectOptions::new();
         if let Some(path) = &self.credentials {

@@ -99,7 +99,7 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
     let log = super::log::signer(&config, &store, &operator)?;
     tracing::info!(vkey = %log.key().verifier(), "the log is signed by this key");
     let (chain, paying) = chain(&config, &store).await?;
-    let artifacts = crate::artifacts::folders(&config.verifiers.artifacts)?;
+    let artifacts = crate::artifacts::open(&config.verifiers.artifacts, &config)?;
     let callbacks = Callbacks::at(config.http.public_url.as_deref());
     let verifier = verifier(&config.verifiers, &artifacts, nats.as_ref(), &callbacks)?;
     tracing::info!(

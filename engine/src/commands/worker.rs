@@ -52,7 +52,7 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
     };
     let key: SigningKey = keystore::load(keystore, config.worker.password_file.as_deref())?;
     let bus = super::serve::connect(settings).await?;
-    let artifacts = crate::artifacts::folders(&config.verifiers.artifacts)?;
+    let artifacts = crate::artifacts::open(&config.verifiers.artifacts, &config)?;
     let service = super::serve::verifier(&config.verifiers, &artifacts, Some(&bus), &Callbacks::at(None))?;
     let worker = Worker::new(bus, service, key, config.verifiers.workers);
     let cancel = CancellationToken::new();
