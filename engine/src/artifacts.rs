@@ -7,7 +7,10 @@
 //!
 //! Sources are called from threads that wait; what waits for the network is run by one thread of its own (`artifacts/fetcher`).
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tribunal_verifiers::{ArtifactSource, Cache, Cached, Chain, FolderSource};
 
@@ -30,11 +33,11 @@ pub use place::Place;
 /// # Errors
 /// Where a folder cannot be read.
 pub fn folders(folders: &[PathBuf]) -> Result<Arc<dyn ArtifactSource>, Failure> {
-    let sources = folders.iter().map(folder).collect::<Result<_, _>>()?;
+    let sources = folders.iter().map(|path| folder(path)).collect::<Result<_, _>>()?;
     Ok(Arc::new(Chain(sources)))
 }
 
-fn folder(folder: &PathBuf) -> Result<Arc<dyn ArtifactSource>, Failure> {
+fn folder(folder: &Path) -> Result<Arc<dyn ArtifactSource>, Failure> {
     let source = FolderSource::open(folder)
         .map_err(|error| Failure::config(format!("the artifacts folder {}: {error}", folder.display())))?;
     Ok(Arc::new(source))

@@ -1,6 +1,10 @@
 //! `tribunal import job`.
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use tribunal_verifiers::{
     BadRequest, Reference,
@@ -54,7 +58,7 @@ fn last_pair(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-fn text(path: &PathBuf) -> Result<String, Failure> {
+fn text(path: &Path) -> Result<String, Failure> {
     let bytes = read_at_most(path, DESCRIPTION_BYTES_MAX as u64)
         .map_err(|error| Failure::unavailable(format!("{}: {error}", path.display())))?;
     String::from_utf8(bytes).map_err(|_| Failure::new(EXIT_REFUSED, format!("{} is no text", path.display())))
