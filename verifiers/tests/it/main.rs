@@ -4,6 +4,7 @@ mod artifacts;
 mod bench;
 mod combined;
 mod comparators;
+mod containers;
 mod deals;
 mod folders;
 mod jobs;
