@@ -67,7 +67,7 @@
 //! zero, full, random, urandom and a tty without terminal; `/sys` is not. Permissions and times are the image's, without setuid
 //! and setgid; devices and pipes are left out.
 //!
-//! **What keeps it in.** Namespaces of its own for users, processes, mounts, network (without an interface that is up), IPC, host
+//! **What keeps it in.** Namespaces of its own for users, processes, mounts, network (with a loopback of its own alone), IPC, host
 //! name and control groups; no capabilities; no new privileges; a list of system calls (`container/seccomp`); 512
 //! processes; memory and swap together at most `memory_bytes`, in which what it writes counts. What it writes lies in one
 //! file system in memory, files in whole pages.

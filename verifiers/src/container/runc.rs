@@ -222,7 +222,7 @@ impl Scene<'_> {
             lchown(&at, Some(OWNER), Some(OWNER)).map_err(&failed)?;
         }
         if let Some(stdin) = self.stdin {
-            // Here, since runc gives it to the job's user: what the job writes to it counts as written.
+            // Here, in case a runc hands the file itself on: what a job writes to it then counts as written.
             fs::write(view.join("stdin"), stdin).map_err(&failed)?;
         }
         Ok((held, view))

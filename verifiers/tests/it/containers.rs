@@ -120,7 +120,9 @@ impl Container {
 
     /// The verdict begins like this.
     pub fn begins(&self, start: &str) {
-        self.check_line(|line| assert!(line.starts_with(start), "{line}\nshould begin with\n{start}\n{}", self.request));
+        self.check_line(|line| {
+            assert!(line.starts_with(start), "{line}\nshould begin with\n{start}\n{}", self.request)
+        });
     }
 
     fn check_line(&self, look: impl FnOnce(&str)) {
