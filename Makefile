@@ -16,7 +16,7 @@ CARGO := cargo
 PYTHON := $(CACHE)/tribunal-python/bin/python
 
 # program or file : Debian package
-PACKAGES := g++:g++ make:make git:git curl:curl nats-server:nats-server node:nodejs npm:npm python3:python3
+PACKAGES := g++:g++ make:make git:git /usr/sbin/runc:runc curl:curl nats-server:nats-server node:nodejs npm:npm python3:python3
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 
 .PHONY: help run test build bench bench-peers fixtures contracts deps node python fmt lint clean-demo

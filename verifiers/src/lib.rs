@@ -5,7 +5,7 @@
 //! through [`ExternalVerifier`]. It does not sign; the engine adds signer and signature.
 //!
 //! Start reading at [`Request::parse`], then [`Service::verify`], then the method that interests you: `reexecution`,
-//! `proof`, `majority`, `aggregate`; two results are compared in `comparator`.
+//! `proof`, `majority`, `aggregate`; two results are compared in `comparator`. Container jobs are in `container`.
 //!
 //! **Invariant:** `invalid` is said only of what any honest verifier would find; what this machine, its operator or the
 //! world caused is `inconclusive`.
@@ -37,6 +37,7 @@
 //! | invalid, proof | `proof-malformed`, `proof-invalid`, `proof-binding` |
 //! | invalid, majority | `outvoted` |
 //! | invalid, aggregate | `output-differs` |
+//! | inconclusive, container jobs alone | `runtime-unavailable`, `image-invalid`, `image-unsupported`, `memory-limit`, `output-limit`, `not-deterministic` |
 //! | inconclusive | `artifact-unavailable`, `unknown-runtime`, `wall-time`, `stack-exhausted`, `operator-limit`, `cancelled`, `executor-fault`, `job-malformed`, `comparator-invalid`, `key-malformed`, `unsupported-proof-system`, `no-quorum`, `tie`, `between-bands`, `other-environment`, `observation-malformed`, `verifier-unavailable`; a claimed folder: `no-own-folder`, `job-limit`, `host-dependent` |
 //!
 //! An out-of-process verifier has its own codes.
@@ -80,6 +81,42 @@
 //! Who claims a folder ran the job elsewhere, under limits that are not the request's. So a run that was refused memory, bytes,
 //! files or fuel, that traps, leaves links or does not fit this runtime convicts nobody, nor does one that asked for the time
 //! or for random bytes, which are others there. A folder that is equal is valid whatever happened on the way.
+//!
+//! Apart from CIDs, the results of any job have one canonical digest, [`results_digest`]: BLAKE3 over the listing of their files.
+//!
+//! # Container jobs
+//!
+//! Profile `oci-1` (`oci` is the newest one). `job.module` is a tar archive of an OCI image layout 1.0.0; other files in it are
+//! ignored. Index (at most four deep), manifest, configuration and layers must have the size and the SHA-256 that name them,
+//! layers also their `diff_id`; exactly one image must be for this architecture. Layers are tar or tar+gzip.
+//!
+//! **What a job finds.** `args`, or without any the image's entry point and command; the job's `env` over the image's, in order of
+//! names, with `HOME=/root` and Docker's `PATH` where neither says otherwise; the image's working folder. It is root of a user
+//! namespace in which every file of the image is its own, pid 1, host name `tribunal`; images with another user are
+//! unsupported. The root is read-only. It may write to `/tmp`, `/dev/shm`, to every output whose last name has no dot, and
+//! to the folders of the others; what the image has there is there, too. Inputs are read-only. `/proc` and `/dev` are mounted, with null,
+//! zero, full, random, urandom and a tty without terminal; `/sys` is not. Permissions and times are the image's, without setuid
+//! and setgid; devices and pipes are left out.
+//!
+//! **What keeps it in.** Namespaces of its own for users, processes, mounts, network (with a loopback of its own alone), IPC, host
+//! name and control groups; no capabilities; no new privileges; a list of system calls (`container/seccomp`); 512
+//! processes; memory and swap together at most `memory_bytes`, in which what it writes counts. What it writes lies in one
+//! file system in memory, files in whole pages.
+//!
+//! **What is said of it.** `invalid`, if two runs agree with each other in all that is claimed and neither agrees with the claim;
+//! the second run is kept on one processor. Runs that disagree: `not-deterministic`. A kernel is no meter: whoever reaches
+//! `memory_bytes` (`memory-limit`), `output_bytes` (`output-limit`), `wall_ms` or the operator's limits is inconclusive. An ending by signal
+//! n is the exit code 128 + n. There is no fuel: `limits.fuel` means nothing, and a claimed `instruction_count` above 0 is
+//! `invalid`, `instruction-count`, without a run. The digest of a verdict holds nothing of the runs. A result that depends on what
+//! two runs on one machine share (the date, the kernel, the processor) does not belong into a deal of this profile.
+//!
+//! **Bounds.** 10 000 members of the layout, 128 layers, 200 000 members and 2 GiB unpacked of all layers, 100 times its packed
+//! size for a gzip layer above 16 MiB, 64 folders deep, names of 255 bytes, paths of 2048, links of 40 hops. Absolute paths
+//! and `..` in archives are refused, links are followed inside the image alone.
+//!
+//! It needs root, runc (Debian's 1.1.5 is tested), `unshare` and `mount` of util-linux, user namespaces, and control groups of either version with memory
+//! and pids ([`Containers::probe`]). All that a job needs lies in one folder ([`Containers`]), which is empty afterwards: a guardian process removes what is there
+//! when this process is killed, the next container job what is there when both are. The machine's mounts never change.
 //!
 //! # What could make two runs differ, and what closes it
 //!
@@ -182,6 +219,7 @@ pub use request::{
     BadRequest, Claim, Claimed, ClaimedOutput, Job, JobInput, Method, Needs, ProofMethod, REQUEST_BYTES_MAX, Reference,
     Request, VOTES_MAX, Vote,
 };
+pub use result_folder::results_digest;
 pub use service::{ExternalAnswer, ExternalVerifier, OperatorLimits, Service};
 pub use unixfs::tree::{BLOCK_BYTES_MAX, Blocks, Content, Tree};
 pub use verdict::{Evidence, Reason, Verdict, verdict_digest};

@@ -10,10 +10,13 @@
 
 use std::collections::BTreeMap;
 
+use tribunal_events::{ContentAddress, Digest};
+
 use crate::{
     Cid, Job,
     cid::Folder,
     filesystem::{FileSystem, Node, NodeId},
+    request::write::canonical_text,
 };
 
 /// Names that no output may have.
@@ -107,6 +110,17 @@ pub(crate) fn of_files(
     }
     let cid = folder.cid().map_err(say)?;
     Ok(OwnFolder { cid, returned: None })
+}
+
+/// The canonical digest of a job's results: BLAKE3 `derive_key("tribunal.v1 result folder", listing)`, where the listing is the
+/// RFC 8785 text of one object, from the path of each file as the job saw it to `blake3:` and the digest of its bytes in hex:
+/// what `own_outputs` is in evidence. Folders without files, permissions, times and links are no part of it.
+pub fn results_digest(files: &BTreeMap<String, Digest>) -> Digest {
+    let address = |(path, digest): (&String, &Digest)| {
+        (path.clone(), serde_json::Value::from(ContentAddress::Blake3(*digest.bytes()).to_string()))
+    };
+    let listing = canonical_text(&serde_json::Value::Object(files.iter().map(address).collect()));
+    Digest::new(blake3::derive_key("tribunal.v1 result folder", listing.as_bytes()))
 }
 
 /// Puts everything below a folder of the job into a folder.

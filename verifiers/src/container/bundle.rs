@@ -11,8 +11,8 @@ use crate::Job;
 
 /// Processes and threads of a job.
 const PROCESSES_MAX: u64 = 512;
-/// Open files of a process.
-const OPEN_FILES_MAX: u64 = 65_536;
+/// Open files of a process: what the kernel gives every process, since no container may have more than this one.
+const OPEN_FILES_MAX: u64 = 4096;
 /// A job's root is this user of the machine, whom nobody else is.
 pub(super) const OWNER: u32 = 2_000_000_000;
 const HOSTNAME: &str = "tribunal";

@@ -130,17 +130,20 @@ impl Scene<'_> {
         let pid = Pid::from_raw(child.id().cast_signed()).ok_or_else(|| Stop::fault("a process without a number"))?;
         let process = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| failed(error.into()))?;
         let running = Running { process, runc: self.runc, state: self.workspace.folder.join("state"), container };
-        let written = self.fill(&mut child, &writable, files);
-        let (held, view) = match written {
-            Ok(written) => written,
+        let started = self.workspace.tell(Some(child.id())).and_then(|()| {
+            let filled = self.fill(&mut child, &writable, files)?;
+            let mut go = child.stdin.take().ok_or_else(|| Stop::fault("a process without a standard input"))?;
+            go.write_all(b"go\n").map_err(Stop::io("the container's start"))?;
+            Ok(filled)
+        });
+        let (held, view) = match started {
+            Ok(filled) => filled,
             Err(stop) => {
                 drop(running);
                 let said = child.wait_with_output().map(|output| output.stderr).unwrap_or_default();
                 return Err(stop.because(&String::from_utf8_lossy(&said)));
             }
         };
-        let mut go = child.stdin.take().ok_or_else(|| Stop::fault("a process without a standard input"))?;
-        go.write_all(b"go\n").map_err(Stop::io("the container's start"))?;
         let (status, stdout, stderr) = await_end(child, running, budget, |running| {
             let refused = cgroup::refused(&running.container);
             let complaint = complaint(&bundle.join("log"));
@@ -156,6 +159,7 @@ impl Scene<'_> {
                 (Some(_), None) => Ok(()),
             }
         })?;
+        self.workspace.tell(None)?;
         let exit_code = status.code().ok_or_else(|| Stop::fault(format!("runc ended by {status}")))?;
         let free = rustix::fs::fstatvfs(&held).map_err(|error| failed(error.into()))?;
         if free.f_bfree.saturating_mul(free.f_frsize) < SLACK_BYTES {
@@ -218,7 +222,7 @@ impl Scene<'_> {
             lchown(&at, Some(OWNER), Some(OWNER)).map_err(&failed)?;
         }
         if let Some(stdin) = self.stdin {
-            // Here, since runc gives it to the job's user: what the job writes to it counts as written.
+            // Here, in case a runc hands the file itself on: what a job writes to it then counts as written.
             fs::write(view.join("stdin"), stdin).map_err(&failed)?;
         }
         Ok((held, view))

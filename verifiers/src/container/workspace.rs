@@ -17,10 +17,19 @@ use super::{PATH, Stop, cgroup};
 /// Runs of one job at most: each has a container of its own.
 pub(super) const RUNS_MAX: usize = 2;
 
-/// Reads a line that never comes while its parent lives; then it cleans.
+/// Reads lines as long as its parent lives: `done`, the process group of a run, or `-` after that. Without `done` it cleans.
+/// `$1`: runc, `$2`: the folder, `$3`: what containers are named by.
 const GUARD: &str = r#"trap '' HUP INT TERM
-read -r _ && exit 0
-for run in 1 2; do "$1" --root "$2/state" delete --force "$3-$run"; done
+group=-
+while read -r line; do
+  test "$line" = done && exit 0
+  group="$line"
+done
+test "$group" = - || kill -KILL "-$group"
+for run in 1 2; do
+  "$1" --root "$2/state" delete --force "$3-$run"
+  rmdir "/sys/fs/cgroup/$3-$run" /sys/fs/cgroup/*/"$3-$run"
+done
 rm -rf "$2""#;
 
 /// A new folder that nobody else has; all of it is gone when this is dropped.
@@ -65,6 +74,14 @@ impl Workspace {
         command.env_clear().env("PATH", PATH).current_dir("/").process_group(0);
         let spawned = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         spawned.map_err(Stop::io("the guard of a container"))
+    }
+
+    /// Tells the guardian which process group to kill first; none when a run is over.
+    pub(super) fn tell(&self, group: Option<u32>) -> Result<(), Stop> {
+        let word = group.map_or_else(|| "-".to_owned(), |group| group.to_string());
+        let stdin = self.guard.as_ref().and_then(|guard| guard.stdin.as_ref());
+        let mut stdin = stdin.ok_or_else(|| Stop::fault("a container without a guard"))?;
+        writeln!(stdin, "{word}").map_err(Stop::io("the guard of a container"))
     }
 
     /// Name of the container of a run, which begin at 1.

@@ -409,3 +409,19 @@ fn a_folder_is_claimed_alone_and_compared_exactly() {
     let changed = Request::parse(&it.set("/claim", claim(other)).request.to_string()).unwrap();
     assert_ne!(changed.digest(), request.digest());
 }
+
+#[test]
+fn results_have_the_canonical_digest_that_is_documented() {
+    // Made by Python's json and the reference implementation of BLAKE3, not by this crate.
+    let digest = |files: &[(&str, &[u8])]| {
+        let digest = |bytes| tribunal_events::Digest::new(*blake3::hash(bytes).as_bytes());
+        let files = files.iter().map(|(path, bytes)| ((*path).to_owned(), digest(*bytes))).collect();
+        hex::encode(tribunal_verifiers::results_digest(&files).bytes())
+    };
+    assert_eq!(digest(&[]), "561a6410e776ba3ca068678b0a0d9e6738a5ce9e746aa6f1296adb6d3c4f9024");
+    assert_eq!(digest(&[("/out/a", b"one")]), "7db2a340e1474e9699c8fb2cc4f57b15b871d3f5d4fd06675870150716a07f5f");
+    assert_eq!(
+        digest(&[("/out/é", b"three"), ("/out/c/d \"e\"\n", b"two"), ("/out/.b", b""), ("/out/a", b"one")]),
+        "9010c217983534a102159661f78af9c8e31e9074d361feb468bb965c2fce7912"
+    );
+}

@@ -9,6 +9,7 @@ mod canonical;
 mod cids;
 mod combined;
 mod comparators;
+mod containers;
 mod deals;
 mod descriptions;
 mod determinism;

@@ -166,7 +166,7 @@ fn what_is_no_module_of_the_profile_makes_every_claim_invalid() {
 fn an_unknown_runtime_is_inconclusive() {
     check(
         &spoken().set("/job/runtime", json!("wasm-2")),
-        expect!["inconclusive unknown-runtime: this verifier has the runtime wasm-1, not wasm-2"],
+        expect!["inconclusive unknown-runtime: this verifier has the runtimes wasm-1 and oci-1, not wasm-2"],
     );
     let newest = spoken().set("/job/runtime", json!("wasm")).run();
     assert_eq!(newest.evidence.fields["runtime"], "wasm-1");
