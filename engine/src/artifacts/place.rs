@@ -40,6 +40,10 @@ impl FromStr for Place {
         }
         let wrong = |problem: &str| Err(format!("{}: {problem}", crate::config::place(text)));
         let Ok(url) = reqwest::Url::parse(text) else { return wrong("is no URL") };
+        // `https:///a/b` is read as `https://a/b`: then the first name would be the host.
+        if text.split_once("://").is_none_or(|(_, rest)| rest.starts_with(['/', '\\'])) {
+            return wrong("has no host");
+        }
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
             return wrong("artifacts come from a folder, http://, https:// or nats:BUCKET");
         }

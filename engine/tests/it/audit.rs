@@ -11,7 +11,9 @@ use tribunal_core::{ChainReport, EffectKind, REORGANISED};
 use tribunal_engine::{
     audit::{AuditOptions, AuditReport, Discrepancy, Scope, audit},
     bus::Message,
-    demo, outbox,
+    demo,
+    effects::outgoing,
+    outbox,
     partition::{CLOCK_SUBJECT, Job, Partition, Settings},
     store::{Append, Fsync, NewRecord, OutboxEntry, Record, Store, StreamAppend},
 };
@@ -85,7 +87,8 @@ impl Engine {
     }
 
     fn say_at(&mut self, at: Timestamp, envelope: &Envelope) {
-        let job = self.message(at, "deals.x.y", envelope.encode());
+        let subject = outgoing(envelope).map_or_else(|_| "deals.x.y".into(), |out| out.subject);
+        let job = self.message(at, &subject, envelope.encode());
         self.process(job);
     }
 

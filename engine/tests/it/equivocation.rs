@@ -53,7 +53,7 @@ impl Case {
             self.sequence += 1;
             Job::Message(Message {
                 stream_sequence: self.sequence,
-                subject: "deals.x.y".into(),
+                subject: outgoing(envelope).map_or_else(|_| "deals.x.y".into(), |out| out.subject),
                 payload: envelope.encode().into(),
                 at: Timestamp::from_s(START_S + 10),
                 recorded_at: None,
