@@ -70,7 +70,7 @@ impl Cache {
             let _ = fs::remove_file(&path);
             return None;
         }
-        touch(&path);
+        self.touch(&path);
         Some(bytes.into())
     }
 
@@ -157,6 +157,21 @@ impl Cache {
         Ok(())
     }
 
+    /// The time by the clock of the disk, which is what files are dated by.
+    fn now(&self) -> io::Result<SystemTime> {
+        let new = self.new_path();
+        let now = File::create(&new)?.metadata()?.modified();
+        let _ = fs::remove_file(&new);
+        now
+    }
+
+    /// Says that a file was used. That it cannot be said makes it only go earlier.
+    fn touch(&self, path: &Path) {
+        if let (Ok(now), Ok(file)) = (self.now(), File::options().write(true).open(path)) {
+            let _ = file.set_times(FileTimes::new().set_modified(now));
+        }
+    }
+
     /// Removes what was longest not used, where all together is above the bound.
     fn evict(&self) -> io::Result<()> {
         let lock = File::options().write(true).open(self.folder.join("lock"))?;
@@ -165,7 +180,7 @@ impl Cache {
         }
         self.written.store(0, Ordering::Relaxed);
         let (mut files, mut total) = (Vec::new(), 0u64);
-        let now = SystemTime::now();
+        let now = self.now()?;
         for folder in fs::read_dir(&self.folder)?.flatten() {
             let left_over = folder.file_name() == NEW || folder.file_name() == PARTS;
             for entry in fs::read_dir(folder.path()).into_iter().flatten().flatten() {
@@ -208,13 +223,6 @@ fn read(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
     Ok((bytes.len() as u64 <= bytes_max).then_some(bytes))
-}
-
-/// Says that a file was used. That it cannot be said makes it only go earlier.
-fn touch(path: &Path) {
-    if let Ok(file) = File::options().write(true).open(path) {
-        let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
-    }
 }
 
 /// Asks a cache before a source, and keeps what the source gives once it is checked.

@@ -73,7 +73,7 @@ impl<'a> Reader<'a> {
             let words = words(inside)?;
             match &words[..] {
                 [Word::Name(name)] => parts.push(Part::Value(name)),
-                [Word::Word("if"), Word::Name(name)] => {
+                [Word::Key("if"), Word::Name(name)] => {
                     let (then, mut ending) = self.parts(depth + 1)?;
                     let mut otherwise = Vec::new();
                     if ending == Some("else") {
@@ -84,9 +84,9 @@ impl<'a> Reader<'a> {
                     }
                     parts.push(Part::If(name, then, otherwise));
                 }
-                [Word::Word("else")] => return Ok((parts, Some("else"))),
-                [Word::Word("end")] => return Ok((parts, Some("end"))),
-                [Word::Word("subst"), Word::Text(format), names @ ..] => {
+                [Word::Key("else")] => return Ok((parts, Some("else"))),
+                [Word::Key("end")] => return Ok((parts, Some("end"))),
+                [Word::Key("subst"), Word::Text(format), names @ ..] => {
                     let names = names.iter().map(|word| match word {
                         Word::Name(name) => Ok(*name),
                         _ => Err(format!("{{{{{}}}}}: subst takes a format and inputs", inside.trim())),
@@ -125,7 +125,7 @@ fn action(text: &str) -> Result<(&str, &str), String> {
 }
 
 enum Word<'a> {
-    Word(&'a str),
+    Key(&'a str),
     /// Of an input, without its dot.
     Name(&'a str),
     Text(String),
@@ -155,7 +155,7 @@ fn words(mut text: &str) -> Result<Vec<Word<'_>>, String> {
         };
         words.push(match word.strip_prefix('.') {
             Some(name) if plain(name) => Word::Name(name),
-            _ => Word::Word(word),
+            _ => Word::Key(word),
         });
         text = rest;
     }

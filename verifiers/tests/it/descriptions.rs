@@ -51,42 +51,74 @@ fn check(name: &str, inputs: &[(&str, &str)], expected: Expect) {
 
 #[test]
 fn a_modules_template_is_rendered_and_read() {
-    check("module-docker.json.tmpl", &[], expect![[r#"
+    check(
+        "module-docker.json.tmpl",
+        &[],
+        expect![[r#"
         {"args":["/usr/bin/say","give me an input called Message"],"env":{"OFFLINE":"1","SEED":"42"},"inputs":[],"limits":{"fuel":100000000000,"memory_bytes":2147483648,"output_bytes":268435456,"wall_ms":600000},"module":"say.tar","outputs":["/outputs"],"runtime":"oci-1"}
         Docker's entrypoint is replaced, as Bacalhau 1.1 and later do; earlier ones kept the image's
-    "#]]);
-    check("module-docker.json.tmpl", &[("Message", "moo & \"more\" {{x}}"), ("Seed", "7")], expect![[r#"
+    "#]],
+    );
+    check(
+        "module-docker.json.tmpl",
+        &[("Message", "moo & \"more\" {{x}}"), ("Seed", "7")],
+        expect![[r#"
         {"args":["/usr/bin/say","moo & \"more\" {{x}}"],"env":{"OFFLINE":"1","SEED":"7"},"inputs":[],"limits":{"fuel":100000000000,"memory_bytes":2147483648,"output_bytes":268435456,"wall_ms":600000},"module":"say.tar","outputs":["/outputs"],"runtime":"oci-1"}
         Docker's entrypoint is replaced, as Bacalhau 1.1 and later do; earlier ones kept the image's
-    "#]]);
+    "#]],
+    );
     let module = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o";
-    check("module-wasm.json.tmpl", &[("Module", module)], expect![[r#"
+    check(
+        "module-wasm.json.tmpl",
+        &[("Module", module)],
+        expect![[r#"
         {"args":[""],"env":{},"inputs":[],"limits":{"fuel":100000000000,"memory_bytes":1073741824,"output_bytes":268435456,"wall_ms":1800000},"module":"QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o","outputs":["/outputs"],"runtime":"wasm-1"}
-    "#]]);
+    "#]],
+    );
     let data = "bafybeifcvvzqwqetoshbv7hagj4oeljgp67yffv6p62av5xitmj3ajucy4";
-    check("module-wasm.json.tmpl", &[("Module", module), ("Data", data)], expect![[r#"
+    check(
+        "module-wasm.json.tmpl",
+        &[("Module", module), ("Data", data)],
+        expect![[r#"
         {"args":[""],"env":{},"inputs":[{"artifact":"bafybeifcvvzqwqetoshbv7hagj4oeljgp67yffv6p62av5xitmj3ajucy4","path":"/data"}],"limits":{"fuel":100000000000,"memory_bytes":1073741824,"output_bytes":268435456,"wall_ms":1800000},"module":"QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o","outputs":["/outputs"],"runtime":"wasm-1"}
-    "#]]);
+    "#]],
+    );
     // What is not given renders as nothing.
-    check("module-wasm.json.tmpl", &[], expect![[r#"
+    check(
+        "module-wasm.json.tmpl",
+        &[],
+        expect![[r#"
         description: is no JSON: a value expected (line 13, column 31)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn jobs_with_a_spec_and_with_tasks_are_read() {
-    check("spec-wasm.json", &[], expect![[r#"
+    check(
+        "spec-wasm.json",
+        &[],
+        expect![[r#"
         {"args":["","-n","3"],"env":{"LANG":"C"},"inputs":[{"artifact":"a.csv","path":"/inputs/a"},{"artifact":"bafkreifjjcie6lypi6ny7amxnfftagclbuxndqonfipmb64f2km2devei4","path":"/inputs/b"}],"limits":{"fuel":100000000000,"memory_bytes":536870912,"output_bytes":1610612736,"wall_ms":60000},"module":"QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o","outputs":["/outputs"],"runtime":"wasm-1"}
-    "#]]);
-    check("tasks-wasm.json", &[], expect![[r#"
+    "#]],
+    );
+    check(
+        "tasks-wasm.json",
+        &[],
+        expect![[r#"
         {"args":["","/in","/out"],"env":{"A":"1","B":"2"},"inputs":[{"artifact":"QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o","path":"/in/text"}],"limits":{"fuel":100000000000,"memory_bytes":67108864,"output_bytes":268435456,"wall_ms":30000},"module":"bafybeifcvvzqwqetoshbv7hagj4oeljgp67yffv6p62av5xitmj3ajucy4","outputs":["/out"],"runtime":"wasm-1"}
-    "#]]);
-    check("tasks-docker.json", &[], expect![[r#"
+    "#]],
+    );
+    check(
+        "tasks-docker.json",
+        &[],
+        expect![[r#"
         {"args":["/bin/sh","-c","echo 15 > /results/output.txt"],"env":{"A":"1=2","EMPTY":""},"inputs":[],"limits":{"fuel":100000000000,"memory_bytes":1073741824,"output_bytes":268435456,"wall_ms":1800000},"module":"busybox.tar","outputs":["/results"],"runtime":"oci-1"}
         the image busybox:latest is named without a digest: others may have run another one
         Docker's entrypoint is replaced, as Bacalhau 1.1 and later do; earlier ones kept the image's
         the description says nothing of the network; the job runs without
-    "#]]);
+    "#]],
+    );
 }
 
 /// A fixture with one value replaced or, with null, taken away; `a` in a pointer stands for a key or an index.
