@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tribunal_events::Address;
 
-use crate::{failure::Failure, market::settings::MarketConfig, mediator::history::History, policy::Share};
+use crate::{
+    artifacts::Place, failure::Failure, market::settings::MarketConfig, mediator::history::History, policy::Share,
+};
 
 /// All settings.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -127,8 +129,27 @@ pub struct VerifiersConfig {
     pub output_bytes_max: u64,
     /// See `fuel_max`.
     pub wall_ms_max: u64,
-    /// Folders with modules and data.
-    pub artifacts: Vec<PathBuf>,
+    /// Where modules and data are, asked in turn: folders, `https://gateway.example/ipfs/`, `https://files.example/{blake3}` (or
+    /// `{sha256}`, `{address}`), `nats:BUCKET`.
+    pub artifacts: Vec<Place>,
+    /// Where those are kept that came from elsewhere than a folder.
+    pub artifact_cache: ArtifactCacheConfig,
+}
+
+/// Artifacts that were fetched.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ArtifactCacheConfig {
+    /// Its folder; absent: beside the store, `<store.path>.artifacts`. Several engines may share one.
+    pub path: Option<PathBuf>,
+    /// Bytes that it holds; what was longest not used goes.
+    pub bytes_max: u64,
+}
+
+impl Default for ArtifactCacheConfig {
+    fn default() -> Self {
+        Self { path: None, bytes_max: 4 << 30 }
+    }
 }
 
 /// How the record is made a transparency log.
@@ -214,6 +235,12 @@ impl Config {
     /// Where the journals of marketplaces are: beside the store, `<store.path>.markets`.
     pub fn markets_folder(&self) -> PathBuf {
         self.beside_the_store(".markets")
+    }
+
+    /// Where artifacts are kept that were fetched, and how many bytes.
+    pub fn artifact_cache(&self) -> (PathBuf, u64) {
+        let ArtifactCacheConfig { path, bytes_max } = &self.verifiers.artifact_cache;
+        (path.clone().unwrap_or_else(|| self.beside_the_store(".artifacts")), *bytes_max)
     }
 
     /// What must not go away with the store, nor come back with an old copy of it.
@@ -338,6 +365,7 @@ impl Default for VerifiersConfig {
             output_bytes_max: limits.output_bytes_max,
             wall_ms_max: limits.wall_ms_max,
             artifacts: Vec::new(),
+            artifact_cache: ArtifactCacheConfig::default(),
         }
     }
 }
@@ -437,6 +465,7 @@ pub fn shown(key: &str, value: &Value) -> Value {
         // Addresses, one of which is of a token.
         Value::Object(_) if key == "contracts" => value.clone(),
         Value::Object(fields) => fields.iter().map(|(key, value)| (key.clone(), shown(key, value))).collect(),
+        Value::String(text) if key == "artifacts" && text.contains("://") => place(text).into(),
         Value::Array(entries) => entries.iter().map(|value| shown(key, value)).collect(),
         _ if key.ends_with("token") => "…".into(),
         Value::String(text) if key == "url" || key.ends_with("_url") || key.ends_with("_urls") => {
@@ -447,7 +476,7 @@ pub fn shown(key: &str, value: &Value) -> Value {
 }
 
 /// Scheme, host and port of a URL; "…" stands for a user, a path and a query, which may be secrets.
-fn place(url: &str) -> String {
+pub fn place(url: &str) -> String {
     let Ok(parsed) = url.parse::<reqwest::Url>() else { return "…".into() };
     let Some(host) = parsed.host_str() else { return "…".into() };
     let user = if parsed.username().is_empty() && parsed.password().is_none() { "" } else { "…@" };
@@ -477,6 +506,9 @@ mod tests {
         let expected = serde_json::json!([{ "url": "https://a.example/…", "token": "…" }]);
         assert_eq!(shown("follow", &follow), expected);
         assert_eq!(shown("follow_token", &Value::Null), Value::Null);
+        let artifacts = serde_json::json!(["fixtures", "https://files.example/secret/{blake3}", "nats:artifacts"]);
+        let expected = serde_json::json!(["fixtures", "https://files.example/…", "nats:artifacts"]);
+        assert_eq!(shown("artifacts", &artifacts), expected);
         let market = serde_json::json!({ "rpc_urls": ["https://a.example/secret"] });
         assert_eq!(shown("base", &market), serde_json::json!({ "rpc_urls": ["https://a.example/…"] }));
     }

@@ -64,7 +64,7 @@ pub struct Args {
     /// For --reverify and --against: where modules and data are; may be given more than once. Default: verifiers.artifacts
     /// of the configuration.
     #[arg(long, value_name = "DIR")]
-    artifacts: Vec<PathBuf>,
+    artifacts: Vec<artifacts::Place>,
     /// The world as it was when the log ended at this position.
     #[arg(long, value_name = "POSITION", conflicts_with = "chain")]
     at: Option<u64>,
@@ -221,7 +221,7 @@ async fn against_anchors(
 
 fn audited(args: &Args, config: &Config, path: &Path, policy: Option<&Policy>) -> Result<AuditReport, Failure> {
     let store = open(path)?;
-    let source = artifacts::folders(if args.reverify || policy.is_some() { folders(args, config) } else { &[] })?;
+    let source = artifacts::open(if args.reverify || policy.is_some() { folders(args, config) } else { &[] }, config)?;
     let service = Service::new(limits(config), Vec::new());
     let held = held(args)?;
     let under = policy.map(|policy| (policy, Service::new(policy.limits(limits(config)), Vec::new())));
@@ -250,7 +250,7 @@ fn audited(args: &Args, config: &Config, path: &Path, policy: Option<&Policy>) -
     })
 }
 
-fn folders<'a>(args: &'a Args, config: &'a Config) -> &'a [PathBuf] {
+fn folders<'a>(args: &'a Args, config: &'a Config) -> &'a [artifacts::Place] {
     if args.artifacts.is_empty() { &config.verifiers.artifacts } else { &args.artifacts }
 }
 
@@ -265,7 +265,7 @@ fn read_policy(path: &Path) -> Result<Policy, Failure> {
 fn about(args: &Args, config: &Config, path: &Path) -> PageOptions {
     PageOptions {
         store: path.display().to_string(),
-        artifacts: folders(args, config).iter().map(|folder| folder.display().to_string()).collect(),
+        artifacts: folders(args, config).iter().map(|folder| folder.to_string()).collect(),
         policy: args.against.as_ref().map(|policy| policy.display().to_string()),
         made_at: now(),
     }

@@ -62,7 +62,7 @@ struct ExportArgs {
     store: Option<PathBuf>,
     /// Where modules and data are; may be given more than once. Default: verifiers.artifacts of the configuration.
     #[arg(long, value_name = "DIR", conflicts_with = "no_artifacts")]
-    artifacts: Vec<PathBuf>,
+    artifacts: Vec<artifacts::Place>,
     /// Take receipts of the deal's transactions along, from this node; default: chain.rpc_url of the configuration.
     #[arg(long, value_name = "RPC_URL", num_args = 0..=1, default_missing_value = "")]
     chain: Option<String>,
@@ -138,7 +138,7 @@ fn export(args: &ExportArgs, receipts: &BTreeMap<B256, Vec<u8>>, json: bool) -> 
     let (config, _) = config::load(None, &[])?;
     let store = open(args.store.as_ref().unwrap_or(&config.store.path))?;
     let folders = if args.artifacts.is_empty() { &config.verifiers.artifacts } else { &args.artifacts };
-    let source = (!args.no_artifacts).then(|| artifacts::folders(folders)).transpose()?;
+    let source = (!args.no_artifacts).then(|| artifacts::open(folders, &config)).transpose()?;
     let bar = super::spinner("exporting");
     let bytes = bundle::export_with(&store, &args.id, source.as_deref(), receipts);
     bar.finish_and_clear();

@@ -1,4 +1,4 @@
-//! `tribunal import lilypad`.
+//! `tribunal import`: past deals of other marketplaces, and jobs as they describe them.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -12,12 +12,14 @@ use crate::{
     store::{Store, StoreFault},
 };
 
+mod job;
+
 /// Input that is not what it says: `EX_DATAERR`.
 const EXIT_REFUSED: u8 = 65;
 /// Blocks that must stand before their logs are imported, unless told.
 const CONFIRMATIONS: u64 = 64;
 
-/// Past deals of other marketplaces.
+/// Past deals of other marketplaces, and jobs as they describe them.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  tribunal import lilypad --rpc-url https://… --storage 0x8d06… --payments 0xdE7C… --mediation 0xD137… --store tribunal-data\n  tribunal audit --all --store tribunal-data"
@@ -31,6 +33,8 @@ pub struct Args {
 enum Command {
     /// Deals of Lilypad v2 and CoopHive v1.
     Lilypad(Lilypad),
+    /// A job description, as a verification request.
+    Job(job::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -79,7 +83,10 @@ struct Lilypad {
 /// # Errors
 /// See the exit codes in the help.
 pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
-    let Command::Lilypad(args) = args.command;
+    let args = match args.command {
+        Command::Lilypad(args) => args,
+        Command::Job(args) => return job::run(args, json),
+    };
     crate::commands::logs("warn");
     if args.to_block.is_some_and(|to| to < args.from_block) {
         return Err(Failure::usage("--to-block is before --from-block"));

@@ -74,7 +74,7 @@ struct Audit {
     reverify: bool,
     /// Where modules and data are; may be given more than once. Default: verifiers.artifacts of the configuration.
     #[arg(long, value_name = "DIR", requires = "reverify")]
-    artifacts: Vec<PathBuf>,
+    artifacts: Vec<artifacts::Place>,
 }
 
 /// Runs the command; works while an engine writes the journals.
@@ -182,7 +182,7 @@ fn audit(args: &Audit, json: bool) -> Result<ExitCode, Failure> {
     let (config, found) = open(&args.common)?;
     let folders = if args.artifacts.is_empty() { &config.verifiers.artifacts } else { &args.artifacts };
     let verifier = match args.reverify {
-        true => Some(Service::new(config.verifiers.limits(), vec![Arc::clone(&artifacts::folders(folders)?)])),
+        true => Some(Service::new(config.verifiers.limits(), vec![Arc::clone(&artifacts::open(folders, &config)?)])),
         false => None,
     };
     let (mut problems, mut checked) = (Vec::new(), 0u64);

@@ -91,7 +91,7 @@ pub async fn run(args: Args, _json: bool) -> Result<ExitCode, Failure> {
     let log = super::log::signer(&config, &store, &operator)?;
     tracing::info!(vkey = %log.key().verifier(), "the log is signed by this key");
     let (chain, paying) = chain(&config, &store).await?;
-    let artifacts = crate::artifacts::folders(&config.verifiers.artifacts)?;
+    let artifacts = crate::artifacts::open(&config.verifiers.artifacts, &config)?;
     let verifier = Arc::new(Service::new(config.verifiers.limits(), vec![Arc::clone(&artifacts)]));
     tracing::info!(
         operator = %operator.address(), bus = bus.describe(), chain = chain.describe(),

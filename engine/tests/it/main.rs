@@ -1,6 +1,7 @@
 //! Tests of the engine against real parts: RocksDB, nats-server, the in-process EVM, anvil, a browser-less HTTP client.
 
 mod anvil;
+mod artifacts;
 mod audit;
 mod audit_options;
 mod bundle;

@@ -41,7 +41,7 @@ pub struct Args {
     store: Option<PathBuf>,
     /// Where modules and data are; may be given more than once. Default: verifiers.artifacts of the configuration.
     #[arg(long, value_name = "DIR")]
-    artifacts: Vec<PathBuf>,
+    artifacts: Vec<artifacts::Place>,
     /// The configuration; default: tribunal.toml if it is there.
     #[arg(long)]
     config: Option<PathBuf>,
@@ -92,7 +92,7 @@ pub async fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     crate::commands::logs("warn");
     let (config, _): (Config, _) = config::load(args.config.as_ref(), &[])?;
     let folders = if args.artifacts.is_empty() { &config.verifiers.artifacts } else { &args.artifacts };
-    let source = artifacts::folders(folders)?;
+    let source = artifacts::open(folders, &config)?;
     let service = Arc::new(Service::new(config.verifiers.limits(), vec![Arc::clone(&source)]));
     let mut watch = Watch { watcher: Watcher::new(&config, service, source), json, cases: 0, alarms: 0 };
     let Some(url) = &args.follow else {
