@@ -244,7 +244,7 @@ impl Service {
     ) -> Result<Verdict, BadRequest> {
         let start = Instant::now();
         let (request, mut named) = pin(request, source)?;
-        let check = Check { stop, ..Check::new(self, &request, limits, &mut named, source) };
+        let check = Check { stop, start, ..Check::new(self, &request, limits, &mut named, source) };
         let mut verdict = method(&check, &request.method)?;
         verdict.evidence.verifier_version = VERIFIER_VERSION.to_owned();
         verdict.evidence.host = host();

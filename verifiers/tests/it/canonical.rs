@@ -287,8 +287,15 @@ fn a_nan_of_the_programs_own_keeps_its_bits() {
     let text = r#"(module
       (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
       (memory (export "memory") 1)
-      (data (i32.const 0) "\10\00\00\00\18\00\00\00")
+      (data (i32.const 0) "\10\00\00\00\28\00\00\00")
       (func $same (param f64) (result f64) (local.get 0))
+      (func $grown (param $x f64) (param $rounds i32) (result f64)
+        (block (loop
+          (br_if 1 (i32.eqz (local.get $rounds)))
+          (local.set $rounds (i32.sub (local.get $rounds) (i32.const 1)))
+          (local.set $x (f64.add (local.get $x) (local.get $x)))
+          (br 0)))
+        (local.get $x))
       (func (export "_start") (local $own f64) (local $sum f64) (local $i i32)
         (local.set $own (f64.const -nan:0x4000000000123))
         (loop
@@ -297,10 +304,14 @@ fn a_nan_of_the_programs_own_keeps_its_bits() {
         (f64.store (i32.const 16) (call $same (block (result f64) (local.get $own))))
         (f64.store (i32.const 24) (local.get $sum))
         (f64.store (i32.const 32) (f64.neg (local.get $sum)))
+        (f64.store (i32.const 40) (call $grown (local.get $own) (i32.const 0)))
+        (f64.store (i32.const 48) (call $grown (local.get $own) (i32.const 3)))
         (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
     let mut expected = 0xfff4_0000_0000_0123_u64.to_le_bytes().to_vec();
     expected.extend(0x7ff8_0000_0000_0000_u64.to_le_bytes());
     expected.extend(0xfff8_0000_0000_0000_u64.to_le_bytes());
+    expected.extend(0xfff4_0000_0000_0123_u64.to_le_bytes());
+    expected.extend(0x7ff8_0000_0000_0000_u64.to_le_bytes());
     let bench = Bench::wat(text).file("out", expected).set("/claim/stdout", json!({ "artifact": "out" }));
     assert_eq!(bench.line(), "valid ok: the claim is what the job gives");
     agree(&bench, "own bits");

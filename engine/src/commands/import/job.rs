@@ -70,7 +70,7 @@ fn text(path: &Path) -> Result<String, Failure> {
 /// See the exit codes in the help.
 pub(super) fn run(args: Args, json: bool) -> Result<ExitCode, Failure> {
     let refused =
-        |path: &PathBuf, problem: BadRequest| Failure::new(EXIT_REFUSED, format!("{}: {problem}", path.display()));
+        |path: &Path, problem: BadRequest| Failure::new(EXIT_REFUSED, format!("{}: {problem}", path.display()));
     let mut choices = Choices::default();
     if let Some(path) = &args.offer {
         let (module, inputs) = offer(&text(path)?).map_err(|problem| refused(path, problem))?;
