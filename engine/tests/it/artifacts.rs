@@ -19,7 +19,7 @@ use tribunal_engine::{
     config::Config,
 };
 use tribunal_events::ContentAddress;
-use tribunal_verifiers::{AnyCid, ArtifactSource, Content, Layout, Reference, address_like, fetch_content};
+use tribunal_verifiers::{AnyCid, ArtifactSource, Codec, Content, Layout, Reference, address_like, fetch_content};
 
 /// What a server does with one path.
 #[derive(Clone)]
@@ -244,7 +244,11 @@ fn serve_blocks(server: &Server, archive: &[u8]) -> usize {
     let mut reader = tribunal_verifiers::CarReader::open(archive).unwrap();
     let mut count = 0;
     while let Some((cid, _, block)) = reader.next_block().unwrap() {
-        server.serve(&format!("/ipfs/{}?format=raw", cid.version_1()), &block);
+        // The archives name every block as raw; what leads to it names nodes as nodes.
+        for codec in [cid.codec(), Codec::DagPb] {
+            let named = AnyCid::of_block(codec, &block).version_1();
+            server.serve(&format!("/ipfs/{named}?format=raw"), &block);
+        }
         count += 1;
     }
     count
