@@ -52,6 +52,9 @@ pub(crate) const PROFILE: &str = "oci-1";
 /// Where programs are looked for, unless an image says otherwise.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Characters of a reason.
+const DETAIL_CHARS_MAX: usize = 500;
+
 /// Whether a runtime's name means this profile.
 pub(crate) fn is_container(runtime: &str) -> bool {
     matches!(runtime, "oci" | PROFILE)
@@ -65,8 +68,10 @@ struct Stop {
 }
 
 impl Stop {
+    /// Images are strangers' words: they are shown short, and in one line.
     fn new(code: &'static str, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into() }
+        let shown = |c: char| if c.is_control() { '?' } else { c };
+        Self { code, detail: detail.into().chars().take(DETAIL_CHARS_MAX).map(shown).collect() }
     }
 
     /// The image is none: others may have read it otherwise.
@@ -113,15 +118,13 @@ impl Stop {
     }
 
     fn within(self, what: &str) -> Self {
-        Self { detail: format!("{what}: {}", self.detail), ..self }
+        Self::new(self.code, format!("{what}: {}", self.detail))
     }
 
     /// With the first line of what a program said.
     fn because(self, said: &str) -> Self {
         match said.lines().next() {
-            Some(line) => {
-                Self { detail: format!("{}: {}", self.detail, line.chars().take(200).collect::<String>()), ..self }
-            }
+            Some(line) => Self::new(self.code, format!("{}: {line}", self.detail)),
             None => self,
         }
     }
@@ -246,6 +249,11 @@ fn run_and_judge(
         }
         return Ok(Ok((finding.verdict, finding.code, finding.detail)));
     }
+    if finding.code == "folder-differs" {
+        let detail =
+            format!("{}; containers elsewhere have another root, user and limits than this profile", finding.detail);
+        return Ok(Err(Stop::new("host-dependent", detail)));
+    }
     let again = match stage.run(2, check, job, inputs, start.elapsed(), claim) {
         Ok(again) => again,
         Err(stop) => return Ok(Err(stop.within("the second run"))),
@@ -336,15 +344,17 @@ impl Stage {
         let (limits, operator) = (&job.limits, &check.limits);
         let allowed = Duration::from_millis(operator.wall_ms_max).saturating_sub(spent);
         let processors = thread::available_parallelism().map_or(1, NonZero::get) as u64;
+        let wall = Duration::from_millis(limits.wall_ms).min(allowed);
         let budget = Budget {
             limits: Limits {
                 memory_bytes: limits.memory_bytes.min(operator.memory_bytes_max),
                 cpu: (run > 1).then(first_processor).flatten(),
                 // One is left to this engine, where there are several.
                 cpus: processors.saturating_sub(1).max(1),
+                wall_s: wall.as_secs(),
             },
             output_bytes: limits.output_bytes.min(operator.output_bytes_max),
-            wall: Duration::from_millis(limits.wall_ms).min(allowed),
+            wall,
         };
         let scene = Scene {
             workspace: &self.workspace,

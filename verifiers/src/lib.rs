@@ -80,7 +80,8 @@
 //!
 //! Who claims a folder ran the job elsewhere, under limits that are not the request's. So a run that was refused memory, bytes,
 //! files or fuel, that traps, leaves links or does not fit this runtime convicts nobody, nor does one that asked for the time
-//! or for random bytes, which are others there. A folder that is equal is valid whatever happened on the way.
+//! or for random bytes, which are others there, nor any container, whose root, user and limits are others there. A folder that
+//! is equal is valid whatever happened on the way.
 //!
 //! Apart from CIDs, the results of any job have one canonical digest, [`results_digest`]: BLAKE3 over the listing of their files.
 //!

@@ -13,6 +13,8 @@ use crate::Job;
 const PROCESSES_MAX: u64 = 512;
 /// Open files of a process: what the kernel gives every process, since no container may have more than this one.
 const OPEN_FILES_MAX: u64 = 4096;
+/// Processor time beyond what a process can have used when the clock stops it.
+const SPARE_S: u64 = 10;
 /// A job's root is this user of the machine, whom nobody else is.
 pub(super) const OWNER: u32 = 2_000_000_000;
 const HOSTNAME: &str = "tribunal";
@@ -57,6 +59,8 @@ pub(super) struct Limits {
     pub(super) cpu: Option<u32>,
     /// CPUs that it may use at a time.
     pub(super) cpus: u64,
+    /// When the clock stops it.
+    pub(super) wall_s: u64,
 }
 
 /// Whether `path` lies in `folder` or is it.
@@ -173,7 +177,12 @@ impl Plan {
                 "capabilities": {
                     "bounding": none, "effective": none, "inheritable": none, "permitted": none, "ambient": none,
                 },
-                "rlimits": [rlimit("RLIMIT_NOFILE", OPEN_FILES_MAX), rlimit("RLIMIT_CORE", 0)],
+                "rlimits": [
+                    rlimit("RLIMIT_NOFILE", OPEN_FILES_MAX),
+                    rlimit("RLIMIT_CORE", 0),
+                    // Reached only where everybody who would stop the job was killed.
+                    rlimit("RLIMIT_CPU", limits.wall_s.saturating_mul(limits.cpus).saturating_add(SPARE_S)),
+                ],
                 "noNewPrivileges": true,
                 // Where the machine has no memory left, jobs go first.
                 "oomScoreAdj": 1000,

@@ -70,7 +70,10 @@ impl<'a> Image<'a> {
         let version = layout.document("oci-layout", layout.file("oci-layout")?)?;
         match text(&version, "imageLayoutVersion") {
             Some("1.0.0") => {}
-            other => return Err(Stop::invalid(format!("oci-layout: version 1.0.0 is known, not {other:?}"))),
+            other => {
+                let other = other.unwrap_or_default();
+                return Err(Stop::invalid(format!("oci-layout: version 1.0.0 is known, not {other:?}")));
+            }
         }
         let index = layout.document("index.json", layout.file("index.json")?)?;
         let (mut fitting, mut seen) = (Vec::new(), 0);
@@ -191,7 +194,10 @@ impl<'a> Layout<'a> {
                         fitting.push((manifest, config));
                     }
                 }
-                other => return Err(Stop::unsupported(format!("the index names a {other:?}"))),
+                other => {
+                    let other = other.unwrap_or_default();
+                    return Err(Stop::unsupported(format!("the index names something of type {other:?}")));
+                }
             }
         }
         Ok(())
@@ -213,7 +219,9 @@ impl<'a> Layout<'a> {
                     "application/vnd.oci.image.layer.v1.tar+gzip" | "application/vnd.docker.image.rootfs.diff.tar.gzip",
                 ) => true,
                 other => {
-                    return Err(Stop::unsupported(format!("a layer is a {other:?}; tar and tar+gzip are unpacked")));
+                    let other = other.unwrap_or_default();
+                    let detail = format!("a layer has the type {other:?}; tar and tar+gzip are unpacked");
+                    return Err(Stop::unsupported(detail));
                 }
             };
             let Json::Text(diff_id) = diff_id else { return Err(Stop::invalid("a diff_id is no text")) };

@@ -94,6 +94,14 @@ fn a_job_that_does_not_end_is_stopped() {
 }
 
 #[test]
+fn a_job_that_nobody_stops_ends_by_itself() {
+    // A minute on every processor but one, and ten seconds.
+    let processors = std::thread::available_parallelism().expect("processors").get();
+    let cpu_s = 60 * (processors - 1).max(1) + 10;
+    Container::probe(&["limits"]).hears(&format!("cpu {cpu_s} files 4096 core 0\n"));
+}
+
+#[test]
 fn no_link_of_a_job_leads_the_collector_out() {
     let outputs = json!(["/out", "/tmp/results"]);
     Container::probe(&["links"])

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -121,6 +122,13 @@ int main(int count, char **words) {
         printf("in %s:", getcwd(folder, sizeof folder));
         for (char **variable = environ; *variable; variable++) printf(" %s", *variable);
         printf("\n");
+    }
+    if (!strcmp(what, "limits")) {
+        struct rlimit cpu, files, core;
+        getrlimit(RLIMIT_CPU, &cpu);
+        getrlimit(RLIMIT_NOFILE, &files);
+        getrlimit(RLIMIT_CORE, &core);
+        printf("cpu %ld files %ld core %ld\n", (long)cpu.rlim_max, (long)files.rlim_max, (long)core.rlim_max);
     }
     if (!strcmp(what, "exit")) return atoi(words[2]);
     if (!strcmp(what, "signal")) {
